@@ -1,0 +1,152 @@
+package protocol
+
+// Kind is what a frame is about, independent of the protocol number and the
+// model that sent it. It is the `type` of `gt06ctl decode --json`.
+type Kind uint8
+
+// The kinds. KindUnknown is a value like any other: the frame is kept,
+// answered as its header is answered, and counted.
+const (
+	KindUnknown Kind = iota
+	KindLogin
+	KindLocation
+	KindHeartbeat
+	KindAlarm
+	KindLBS
+	KindWiFi
+	KindStatus
+	KindInfo
+	KindString
+	KindCommandReply
+	KindTimeRequest
+	KindAddressRequest
+	KindPhoto
+	KindOBD
+	numKinds
+)
+
+//nolint:gochecknoglobals // read-only table
+var kindNames = [numKinds]string{
+	"unknown", "login", "location", "heartbeat", "alarm", "lbs", "wifi", "status", "info",
+	"string", "command_reply", "time_request", "address_request", "photo", "obd",
+}
+
+// String returns the name used in JSON and as a metric label.
+func (k Kind) String() string {
+	if k < numKinds {
+		return kindNames[k]
+	}
+	return kindNames[KindUnknown]
+}
+
+// IMEI is a device identity as it stands in a login frame: 16 BCD digits in
+// big-endian order without the first, which is a pad (PROTOCOL.md section 4).
+// Zero means "not logged in". A device may send nibbles above 9; they are kept
+// and shown as hexadecimal digits, and Valid reports false.
+type IMEI uint64
+
+// Fields says which fields of a Message the frame carried. Zero and false are
+// values; only what is not in this set is absent.
+type Fields uint32
+
+// One bit for each optional field of a Message.
+const (
+	HasSerial     Fields = 1 << iota
+	HasIMEI              // IMEI
+	HasUTCOffset         // UTCOffset
+	HasDeviceTime        // DeviceTime
+	HasFixTime           // FixTime
+	HasFix               // Valid, Latitude, Longitude, SpeedKMH, Course
+	HasAltitude          // Altitude
+	HasAccuracy          // Accuracy
+	HasCRC               // the form of the frame carries a CRC at all
+)
+
+// Cell is one mobile network cell. RSSI is as the frame has it (see HasRSSI);
+// Traccar's sign convention (negative dBm-like) is kept.
+type Cell struct {
+	MCC, MNC uint16
+	LAC      uint32
+	CID      uint64
+	RSSI     int16
+	HasRSSI  bool
+}
+
+// AccessPoint is one WiFi access point seen by the device.
+type AccessPoint struct {
+	MAC     [6]byte
+	RSSI    int16
+	HasRSSI bool
+}
+
+// ValueType is the JSON type of an attribute value.
+type ValueType uint8
+
+// The JSON types an attribute can have.
+const (
+	Int ValueType = iota
+	Float
+	Bool
+	String
+)
+
+// Attribute is one named value of a frame. Keys and units are Traccar's
+// (batteryLevel in percent, power in volt, odometer in metre, rssi, ...).
+type Attribute struct {
+	Key   string // a constant of this package, never device input
+	Type  ValueType
+	Int   int64 // Int, and Bool as 0 or 1
+	Float float64
+	Text  string // device input: bytes that are not UTF-8 are replaced
+}
+
+// Message is one decoded frame. It keeps no reference to the frame. Its slices
+// are reused by the next Decode into the same Message, so a caller that keeps
+// a Message copies it.
+type Message struct {
+	Kind     Kind
+	Type     byte // protocol number
+	Extended bool // 0x7979 header: two length bytes
+	CRCOK    bool
+	Has      Fields
+	Serial   uint16
+
+	IMEI       IMEI  // login: the device that speaks from now on
+	UTCOffset  int32 // seconds east of UTC (login)
+	DeviceTime int64 // Unix seconds, UTC
+	FixTime    int64 // Unix seconds, UTC
+
+	Valid     bool    // positioned
+	Latitude  float64 // degrees, north positive
+	Longitude float64 // degrees, east positive
+	Altitude  float64 // metres
+	SpeedKMH  float64
+	Course    float64 // degrees, 0..360
+	Accuracy  float64 // metres
+
+	Cells      []Cell
+	WiFi       []AccessPoint
+	Alarms     []Alarm
+	Attributes []Attribute
+
+	// AlarmCode is the raw alarm byte or word when HasAlarmCode: the same code
+	// means other things on other models, so it is kept beside the names.
+	AlarmCode    uint16
+	HasAlarmCode bool
+
+	// Error says what could not be decoded, empty when all could. What was
+	// decoded before the damage is kept. It is text for operators.
+	Error string
+}
+
+// Alarm is a Traccar alarm name ("sos", "powerCut", ...): a constant of this
+// package.
+type Alarm string
+
+// Session is what a connection knows when it decodes a frame; the record of
+// the frame carries the same, so that a replay gives the same rows.
+type Session struct {
+	IMEI      IMEI
+	UTCOffset int32  // seconds east of UTC, from the login or the operator
+	Model     string // the operator's model attribute, "" for none
+}
