@@ -1,0 +1,130 @@
+// Package handover decides who serves. One process at a time reads, writes and
+// accepts devices and writes the log: the one that holds the owner lock.
+package handover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// OwnedError says which process holds a data directory.
+type OwnedError struct {
+	Dir string
+	PID int // 0 when it could not be read
+}
+
+// Error implements error.
+func (e *OwnedError) Error() string {
+	return fmt.Sprintf("gt06/handover: data directory %s is in use by pid %d", e.Dir, e.PID)
+}
+
+// Owner is the lock: whoever holds it may read, write and accept devices and
+// write the log; nobody else, ever. It is two locks (HANDOVER.md section 2):
+// the gate says who may become owner, the owner lock who serves. The kernel
+// lets go of both when the last thread of a process is gone.
+type Owner struct {
+	gate, owner *os.File
+}
+
+// pause between two tries. Nobody ever blocks on a lock: a waiter would take
+// it in the moment an upgrade passes it on.
+const pause = time.Millisecond
+
+// Acquire takes gate and owner lock, trying for as long as the wait, which
+// covers a predecessor that is just ending. It returns an *OwnedError when
+// another process keeps them.
+func Acquire(ctx context.Context, dir string, wait time.Duration) (*Owner, error) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	tick := time.NewTicker(pause)
+	defer tick.Stop()
+	for {
+		o, err := try(dir)
+		if err == nil || !errors.Is(err, unix.EWOULDBLOCK) {
+			return o, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, &OwnedError{Dir: dir, PID: holder(dir)}
+		case <-tick.C:
+		}
+	}
+}
+
+func try(dir string) (*Owner, error) {
+	gate, err := lock(filepath.Join(dir, "gate"))
+	if err != nil {
+		return nil, err
+	}
+	owner, err := lock(filepath.Join(dir, "owner"))
+	if err != nil {
+		_ = gate.Close()
+		return nil, err
+	}
+	// Who serves, for the message of the next who tries.
+	if err = owner.Truncate(0); err == nil {
+		_, err = owner.WriteAt([]byte(strconv.Itoa(os.Getpid())), 0)
+	}
+	if err != nil && !errors.Is(err, unix.ENOSPC) { // a full disk must not keep the devices out
+		_ = gate.Close()
+		_ = owner.Close()
+		return nil, fmt.Errorf("write pid into the owner lock: %w", err)
+	}
+	return &Owner{gate: gate, owner: owner}, nil
+}
+
+func lock(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) //nolint:gosec // a descriptor
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return f, nil
+}
+
+// holder reads the pid that the owner wrote.
+func holder(dir string) int {
+	b, err := os.ReadFile(filepath.Join(dir, "owner"))
+	if err != nil {
+		return 0
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return 0
+	}
+	return pid
+}
+
+// Serving lets the gate go: from now on another process may try to become
+// owner, and fails while this one lives.
+func (o *Owner) Serving() error {
+	if o.gate == nil {
+		return nil
+	}
+	gate := o.gate
+	o.gate = nil
+	return gate.Close()
+}
+
+// Close gives the lock up. Nothing of the log or of a device may be touched
+// afterwards.
+func (o *Owner) Close() error {
+	return errors.Join(o.Serving(), o.owner.Close())
+}
