@@ -8,8 +8,9 @@ package storage
 
 import "gt06/protocol"
 
-// Flags say what a record is besides an answered frame.
-type Flags uint8
+// Flags say what a record is besides an answered frame. It is an alias, so that
+// the fields of a Record here and in package server have one type.
+type Flags = uint8
 
 const (
 	// Junk: Input is bytes between frames that belong to no frame. Counted,
@@ -18,9 +19,6 @@ const (
 	// Carry: the record repeats answer bytes that an older record already
 	// holds and the device has not taken yet. Input is empty.
 	Carry
-	// Opened: the first record of a connection that carries bytes; Answer and
-	// Input may both be empty. Reserved for the peer's address.
-	Opened
 )
 
 // Record is one exchange: bytes a device sent (one frame, or junk, or nothing)
