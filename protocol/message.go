@@ -137,6 +137,8 @@ type Message struct {
 	// Error says what could not be decoded, empty when all could. What was
 	// decoded before the damage is kept. It is text for operators.
 	Error string
+
+	scratch *cursor // of the decoder, so that it allocates once per Message
 }
 
 // Alarm is a Traccar alarm name ("sos", "powerCut", ...): a constant of this

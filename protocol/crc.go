@@ -1,0 +1,41 @@
+package protocol
+
+// slicing holds, for each of eight places in a row of bytes, what a byte there
+// does to the checksum: eight bytes are looked up at once.
+//
+//nolint:gochecknoglobals // read-only table
+var slicing = makeSlicing()
+
+func makeSlicing() (t [8][256]uint16) {
+	const reflected = 0x8408 // CRC-ITU polynomial 0x1021, low bit first
+	for i := range t[0] {
+		c := uint16(i) //nolint:gosec // below 256
+		for range 8 {
+			c = c>>1 ^ reflected&-(c&1)
+		}
+		t[0][i] = c
+	}
+	for k := 1; k < len(t); k++ {
+		for i, c := range t[k-1] {
+			t[k][i] = c>>8 ^ t[0][byte(c)]
+		}
+	}
+	return t
+}
+
+// CRC returns the CRC-ITU (CRC-16/X-25) of b. In a frame it covers the length
+// field up to and with the serial (PROTOCOL.md section 1). The check value of
+// "123456789" is 0x906E.
+func CRC(b []byte) uint16 {
+	c := uint16(0xffff)
+	t := &slicing
+	for len(b) >= 8 {
+		c ^= uint16(b[0]) | uint16(b[1])<<8
+		c = t[7][byte(c)] ^ t[6][c>>8] ^ t[5][b[2]] ^ t[4][b[3]] ^ t[3][b[4]] ^ t[2][b[5]] ^ t[1][b[6]] ^ t[0][b[7]]
+		b = b[8:]
+	}
+	for _, v := range b {
+		c = c>>8 ^ t[0][byte(c)^v]
+	}
+	return ^c
+}

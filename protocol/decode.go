@@ -1,0 +1,200 @@
+package protocol
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+)
+
+// ErrTooLong is returned by encoders when a text does not fit its length byte.
+var ErrTooLong = errors.New("gt06/protocol: text does not fit into a frame")
+
+// Decoder turns frames into Messages. It keeps nothing between frames and may
+// be used by many goroutines at once.
+type Decoder struct{}
+
+// cursor walks over the content of one frame.
+type cursor struct {
+	frame   []byte
+	b       []byte // content: behind the type, before serial and checksum
+	at      int
+	base    int // where b begins in the frame
+	m       *Message
+	session Session
+	group   modelGroup
+	typ     byte
+	length  int // the length field
+	damage  string
+	trace   func(Range) // the annotated dump; nil when decoding
+	said    string      // value of the field, for the trace
+	time    int64       // of the GPS block
+	hasTime bool
+	north   float64 // degrees before the sign is known
+	east    float64
+}
+
+// Decode decodes one frame as a Framer cut it. m is reset in whole; its slices
+// are reused. What is damaged is said in m.Error, and what was decoded before
+// the damage is kept. A frame of an unknown type is a Message of KindUnknown,
+// not an error.
+func (d *Decoder) Decode(m *Message, frame []byte, s Session) {
+	c := m.scratch
+	if c == nil || c.m != m { // new, or a copy of another Message
+		c = new(cursor)
+		m.scratch = c
+	}
+	*c = cursor{}
+	c.decode(m, frame, s)
+	c.frame, c.b = nil, nil
+}
+
+func (m *Message) reset() {
+	*m = Message{scratch: m.scratch, Cells: m.Cells[:0], WiFi: m.WiFi[:0], Alarms: m.Alarms[:0], Attributes: m.Attributes[:0]}
+}
+
+// decode runs the layout of the frame over its content.
+func (c *cursor) decode(m *Message, frame []byte, s Session) {
+	m.reset()
+	c.m, c.session = m, s
+	l := c.open(frame)
+	if l == nil {
+		return
+	}
+	m.Kind = l.kind
+	for i := range l.fields {
+		f := &l.fields[i]
+		if !f.when.holds(c.rest()) {
+			continue
+		}
+		start := c.at
+		c.said = ""
+		f.read(c, f)
+		if c.trace != nil && c.at > start {
+			c.trace(Range{Offset: c.base + start, Len: c.at - start, Name: f.name, Value: c.said, Unit: f.unit})
+		}
+		if c.damage != "" {
+			if m.Error == "" {
+				m.Error = f.name + ": " + c.damage
+			}
+			return
+		}
+	}
+}
+
+// open reads what is around the content and finds the layout.
+func (c *cursor) open(frame []byte) *layout {
+	m := c.m
+	at := 3
+	if len(frame) > 0 && frame[0] != headerBasic {
+		m.Extended = true
+		at = 4
+	}
+	if len(frame) <= at {
+		m.Error = "frame: too short for a type"
+		return nil
+	}
+	c.length = int(frame[2])
+	if m.Extended {
+		c.length = int(frame[2])<<8 | int(frame[3])
+	}
+	c.frame = frame
+	c.typ = frame[at]
+	m.Type = c.typ
+	c.base = at + 1
+	c.group = groupOf(c.session.Model)
+	l := find(m.Extended, c.typ, c.length, c.group)
+	end := len(frame) - 6 // serial, checksum, tail
+	if end >= 0 {
+		m.Serial = binary.BigEndian.Uint16(frame[end:])
+		m.Has |= HasSerial
+	}
+	if l.answer == answerWiFi {
+		end = len(frame) - 2
+		m.Has &^= HasSerial
+		m.Serial = 0
+	} else if end >= c.base {
+		m.Has |= HasCRC
+		m.CRCOK = CRC(frame[2:end+2]) == binary.BigEndian.Uint16(frame[end+2:])
+	}
+	c.b = frame[c.base:max(c.base, end)]
+	return l
+}
+
+func (c *cursor) fail(format string, args ...any) { c.damage = fmt.Sprintf(format, args...) }
+
+// take returns the next n bytes. A content that is too short runs into serial
+// and checksum: some clones leave those out, so the bytes are taken for what
+// they would be, and the message says so. Behind the frame there is nothing:
+// then it is nil and a damage.
+func (c *cursor) take(n int) []byte {
+	if n < 0 || c.base+c.at+n > len(c.frame) {
+		c.fail("needs %d bytes, %d are left", n, max(0, len(c.b)-c.at))
+		c.at = max(c.at, len(c.b))
+		return nil
+	}
+	b := c.frame[c.base+c.at : c.base+c.at+n]
+	c.at += n
+	if c.at > len(c.b) && c.m.Error == "" {
+		c.m.Error = "content is too short: fields run into the checksum"
+	}
+	return b
+}
+
+// rest returns how many bytes of the content are left.
+func (c *cursor) rest() int { return max(0, len(c.b)-c.at) }
+
+// number takes a big-endian unsigned number of n bytes.
+func (c *cursor) number(n int) uint64 {
+	v := uint64(0)
+	for _, b := range c.take(n) {
+		v = v<<8 | uint64(b)
+	}
+	return v
+}
+
+func (c *cursor) ok() bool { return c.damage == "" }
+
+// say sets the value for the annotated dump. Callers ask for the trace first,
+// because the arguments would be allocated for nothing.
+func (c *cursor) say(format string, args ...any) { c.said = fmt.Sprintf(format, args...) }
+
+func (c *cursor) setInt(key string, v int64) { c.set(Attribute{Key: key, Type: Int, Int: v}) }
+
+func (c *cursor) setFloat(key string, v float64) { c.set(Attribute{Key: key, Type: Float, Float: v}) }
+
+func (c *cursor) setBool(key string, v bool) {
+	a := Attribute{Key: key, Type: Bool}
+	if v {
+		a.Int = 1
+	}
+	c.set(a)
+}
+
+func (c *cursor) setText(key, v string) { c.set(Attribute{Key: key, Type: String, Text: v}) }
+
+// set adds an attribute or replaces it: a later field of a frame outranks an
+// earlier one.
+func (c *cursor) set(a Attribute) {
+	for i := range c.m.Attributes {
+		if c.m.Attributes[i].Key == a.Key {
+			c.m.Attributes[i] = a
+			return
+		}
+	}
+	c.m.Attributes = append(c.m.Attributes, a)
+}
+
+func (c *cursor) addAlarm(a Alarm) {
+	if a != "" {
+		c.m.Alarms = append(c.m.Alarms, a)
+	}
+}
+
+// Unknown makes m an unknown frame that could not be decoded because of why: a
+// frame on which the decoder failed is kept and answered all the same.
+func Unknown(m *Message, frame []byte, why string) {
+	c := cursor{m: m}
+	m.reset()
+	c.open(frame)
+	m.Kind, m.Error = KindUnknown, why
+}

@@ -1,0 +1,194 @@
+package protocol_test
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+
+	"gt06/protocol"
+)
+
+// frames cuts a stream that arrives in chunks; at its end nothing more comes.
+func frames(chunks [][]byte) (cut []string) {
+	var buf []byte
+	var f protocol.Framer
+	drain := func(patient bool) {
+		for len(buf) > 0 {
+			c := f.Next(buf, patient)
+			if c.Len > 0 {
+				cut = append(cut, hex.EncodeToString(buf[c.Skip:c.Skip+c.Len]))
+			}
+			buf = buf[c.Skip+c.Len:]
+			if c.Len == 0 {
+				return
+			}
+		}
+	}
+	for _, chunk := range chunks {
+		buf = append(buf, chunk...)
+		drain(true)
+	}
+	drain(false)
+	return cut
+}
+
+func unhex(t testing.TB, s string) []byte {
+	t.Helper()
+	b, err := hex.DecodeString(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestFramingVectors asks that every frame Traccar cuts and that proves itself
+// (length and checksum right) is cut here too, and counts the streams that are
+// cut alike.
+func TestFramingVectors(t *testing.T) {
+	t.Parallel()
+	all, equal := 0, 0
+	vectors(t, "framing.jsonl", func(line []byte) {
+		var v struct {
+			ID     string     `json:"id"`
+			Chunks []string   `json:"chunks"`
+			Frames [][]string `json:"frames"`
+		}
+		if err := json.Unmarshal(line, &v); err != nil {
+			t.Fatal(err)
+		}
+		all++
+		chunks := make([][]byte, 0, len(v.Chunks))
+		for _, c := range v.Chunks {
+			chunks = append(chunks, unhex(t, c))
+		}
+		got, want := frames(chunks), slices.Concat(v.Frames...)
+		if slices.Equal(got, want) {
+			equal++
+			return
+		}
+		t.Logf("%s differs:\n\tgot  %s\n\twant %s", v.ID, short(got), short(want))
+		for _, w := range want {
+			if proves(unhex(t, w)) && !slices.Contains(got, w) {
+				t.Errorf("%s: lost %s", v.ID, w)
+			}
+		}
+	})
+	t.Logf("%d of %d streams are cut as Traccar cuts them", equal, all)
+}
+
+func short(list []string) string {
+	s := strings.Join(list, " ")
+	return s[:min(len(s), 300)]
+}
+
+// proves says whether a frame has the length it declares and a right checksum.
+func proves(b []byte) bool {
+	if len(b) < 10 {
+		return false
+	}
+	size := int(b[2]) + 5
+	if b[0] == 0x79 {
+		size = (int(b[2])<<8 | int(b[3])) + 6
+	}
+	return (b[0] == 0x78 || b[0] == 0x79) && b[0] == b[1] && size == len(b) && protocol.CRC(b[2:size-4]) == uint16(b[size-4])<<8|uint16(b[size-3])
+}
+
+func TestSessionVectors(t *testing.T) {
+	t.Parallel()
+	all, equal := 0, 0
+	vectors(t, "sessions.jsonl", func(line []byte) {
+		var v struct {
+			ID     string   `json:"id"`
+			Name   string   `json:"name"`
+			Chunks []string `json:"chunks"`
+			Result []struct {
+				Frames []struct {
+					Frame string `json:"frame"`
+				} `json:"frames"`
+			} `json:"result"`
+		}
+		if err := json.Unmarshal(line, &v); err != nil {
+			t.Fatal(err)
+		}
+		all++
+		var chunks [][]byte
+		var want []string
+		for _, c := range v.Chunks {
+			chunks = append(chunks, unhex(t, c))
+		}
+		for _, r := range v.Result {
+			for _, f := range r.Frames {
+				want = append(want, f.Frame)
+			}
+		}
+		got := frames(chunks)
+		if slices.Equal(got, want) {
+			equal++
+			return
+		}
+		t.Logf("%s %q differs:\n\tgot  %s\n\twant %s", v.ID, v.Name, short(got), short(want))
+		for _, w := range want {
+			if proves(unhex(t, w)) && !slices.Contains(got, w) {
+				t.Errorf("%s %q: lost %s", v.ID, v.Name, w)
+			}
+		}
+	})
+	t.Logf("%d of %d sessions are cut as Traccar cuts them", equal, all)
+}
+
+const location = "787822220f0c1d023305c9027ac8180c46586000140001cc00287d001f71000001000820860d0a"
+
+func TestFramerAtEverySplit(t *testing.T) {
+	t.Parallel()
+	for name, content := range map[string][]byte{
+		"plain":               {1, 2, 3, 4},
+		"headers inside":      {0x78, 0x78, 0x05, 0x01, 0x79, 0x79, 0, 5},
+		"tail inside":         {1, '\r', '\n', 2, '\r', '\n'},
+		"a whole frame":       unhex(t, location),
+		"header at the end":   {1, 2, 0x78, 0x78},
+		"ends with half tail": {1, 2, '\r'},
+	} {
+		for _, frame := range [][]byte{protocol.AppendFrame(nil, 0x9b, content, 0x7878), protocol.AppendExtended(nil, 0x9b, content, 0x0d0a)} {
+			stream := slices.Concat(frame, unhex(t, location), frame)
+			want := []string{hex.EncodeToString(frame), location, hex.EncodeToString(frame)}
+			for at := range stream {
+				if got := frames([][]byte{stream[:at], stream[at:]}); !slices.Equal(got, want) {
+					t.Fatalf("%s, split at %d: got %v, want %v", name, at, got, want)
+				}
+			}
+			bytewise := make([][]byte, 0, len(stream))
+			for i := range stream {
+				bytewise = append(bytewise, stream[i:i+1])
+			}
+			if got := frames(bytewise); !slices.Equal(got, want) {
+				t.Fatalf("%s, byte by byte: got %v", name, got)
+			}
+		}
+	}
+}
+
+func TestFramerResynchronises(t *testing.T) {
+	t.Parallel()
+	for name, junk := range map[string]string{
+		"nothing": "", "one header byte": "78", "the header trap": "787878", "stray CR LF": "0d0a", "CR LF twice": "0d0a0d0a",
+		"HTTP": hex.EncodeToString([]byte("GET / HTTP/1.1\r\nHost: gt06\r\n\r\n")), "TLS hello": "160301020001000100fc0303",
+		"length 0": "787800", "length 0, long": "79790000", "length 255": "7878ff", "length 65535": "7979ffff", "extended trap": "797979",
+		"half a frame": location[:40], "a frame cut short": location[:len(location)-2],
+	} {
+		stream := unhex(t, junk+location+location)
+		for at := range stream {
+			got := frames([][]byte{stream[:at], stream[at:]})
+			n := 0
+			for _, f := range got {
+				if f == location {
+					n++
+				}
+			}
+			if n != 2 {
+				t.Fatalf("%s, split at %d: %d of 2 frames survive: %v", name, at, n, got)
+			}
+		}
+	}
+}

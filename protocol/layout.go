@@ -1,0 +1,142 @@
+package protocol
+
+// Protocol numbers that code beside the table knows. These are part of the
+// wire format.
+const (
+	typeLogin     = 0x01
+	typeWiFi      = 0x17
+	typeWiFi2     = 0x69
+	typeCommand   = 0x80
+	typeTime      = 0x8a
+	typeAddress   = 0x97
+	typePhotoData = 0x36
+)
+
+// A layout is how the content of one kind of frame is built: named fields in
+// their order. The decoder, the annotated dump and the answers all read it.
+type layout struct {
+	name   string
+	kind   Kind
+	answer answer
+	fields []field
+}
+
+// answer is the form in which a frame is answered (PROTOCOL.md sections 2 and
+// 13).
+type answer uint8
+
+const (
+	answerSame     answer = iota // 78 78 05, same type, same serial
+	answerNone                   // silence
+	answerExtended               // as answerSame in a 79 79 frame
+	answerTime                   // six bytes of UTC
+	answerAddress                // 0x97 with an empty address
+	answerWiFi                   // 78 78 00, type, the frame's own time; no checksum
+	answerPhoto                  // asks for the first part of a photo
+)
+
+// field is one item of a layout. read takes it from the content and says what
+// it is; the rest tells it what to do.
+type field struct {
+	read     func(*cursor, *field)
+	name     string
+	size     int     // bytes, or how many, where read leaves it open
+	lac, cid int     // bytes of these in a cell
+	wideMNC  bool    // the network code always has two bytes
+	key      string  // attribute
+	unit     string  // of the attribute
+	scale    float64 // the value is divided by it; 0: the attribute is an integer
+	when     when    // and only then is the field there
+}
+
+// when is a condition on how many bytes of the content are left.
+type when struct {
+	least int
+	exact [2]int // either of these, when not zero
+}
+
+func (w when) holds(left int) bool {
+	if w.exact[0] != 0 {
+		return left == w.exact[0] || left == w.exact[1]
+	}
+	return left >= w.least
+}
+
+// row chooses a layout. The first row that fits wins.
+type row struct {
+	header   byte // 0x78, 0x79, 0: either
+	min, max int  // length field; 0: any
+	model    modelGroup
+	layout   layout
+}
+
+// modelGroup are models of the operator's attribute that change a layout.
+type modelGroup uint8
+
+const (
+	anyModel modelGroup = iota
+	modelLW             // LW4G and relatives
+	modelSeeWorld
+	modelNT // NT11 and relatives: source and IMEI first
+	modelVL // VL103 and relatives
+	modelR11
+	modelQH302R
+)
+
+//nolint:gochecknoglobals // read-only table
+var modelGroups = map[string]modelGroup{
+	"SEEWORLD": modelSeeWorld, "R11": modelR11, "QH302R": modelQH302R,
+	"NT11": modelNT, "NT20": modelNT, "NT26": modelNT, "NT40": modelNT, "NT46": modelNT, "VL100": modelNT, "XT40": modelNT,
+	"VL103": modelVL, "LL303": modelVL, "VL512": modelVL, "G18": modelVL,
+}
+
+// groupOf returns the group of an operator's model attribute.
+func groupOf(model string) modelGroup {
+	if model == "" {
+		return anyModel
+	}
+	var upper [16]byte
+	if len(model) > len(upper) {
+		return anyModel
+	}
+	for i := range len(model) {
+		c := model[i]
+		if 'a' <= c && c <= 'z' {
+			c -= 'a' - 'A'
+		}
+		upper[i] = c
+	}
+	name := upper[:len(model)]
+	if len(name) >= 2 && name[0] == 'L' && name[1] == 'W' {
+		return modelLW
+	}
+	return modelGroups[string(name)]
+}
+
+//nolint:gochecknoglobals // read-only: what the table has no row for
+var (
+	unknownBasic    = layout{name: "unknown", kind: KindUnknown, answer: answerSame, fields: left()}
+	unknownExtended = layout{name: "unknown", kind: KindUnknown, answer: answerNone, fields: left()}
+)
+
+// find returns the layout of a frame.
+func find(extended bool, typ byte, length int, group modelGroup) *layout {
+	rows := table[typ]
+	for i := range rows {
+		r := &rows[i]
+		if r.header == headerBasic && extended || r.header == headerExtended && !extended {
+			continue
+		}
+		if length < r.min || r.max != 0 && length > r.max {
+			continue
+		}
+		if r.model != anyModel && r.model != group {
+			continue
+		}
+		return &r.layout
+	}
+	if extended {
+		return &unknownExtended
+	}
+	return &unknownBasic
+}

@@ -1,0 +1,132 @@
+package protocol
+
+import "slices"
+
+// readCell takes one cell: country (bit 15: the network code has two bytes),
+// network, area, cell. The widths are the layout's.
+func readCell(c *cursor, f *field) {
+	mcc, mnc := c.operator(f.wideMNC)
+	lac := c.number(f.lac)
+	cid := c.number(f.cid)
+	if !c.ok() {
+		return
+	}
+	c.m.Cells = append(c.m.Cells, Cell{MCC: mcc, MNC: mnc, LAC: uint32(lac), CID: cid}) //nolint:gosec // at most four bytes
+	if c.trace != nil {
+		c.say("mcc %d mnc %d lac %d cid %d", mcc, mnc, lac, cid)
+	}
+}
+
+func (c *cursor) operator(wide bool) (mcc, mnc uint16) {
+	w := uint16(c.number(2)) //nolint:gosec // two bytes
+	if w&0x8000 != 0 || wide {
+		mnc = uint16(c.number(2)) //nolint:gosec // two bytes
+	} else {
+		mnc = uint16(c.number(1)) //nolint:gosec // a byte
+	}
+	return w & 0x7fff, mnc
+}
+
+// readCellSized takes the length of the cell first. A length of zero means no
+// cell: its place may be there all the same, as zeros. What a longer one
+// covers besides the cell is passed over.
+func readCellSized(c *cursor, f *field) {
+	const known = 9       // a 2G cell and the length byte itself
+	n := int(c.number(1)) //nolint:gosec // a byte
+	if n == 0 && c.ok() {
+		rest := c.b[c.at:]
+		// The five status bytes, serial and checksum behind the cell are not
+		// part of what must be zero: an empty place is recognised by what
+		// follows it.
+		for i := known; i < 45 && i < len(rest)+trailer; i++ {
+			if i >= len(rest) || rest[i] != 0 {
+				return
+			}
+		}
+		c.at += min(len(rest), 45)
+		if c.trace != nil {
+			c.say("none")
+		}
+		return
+	}
+	readCell(c, f)
+	if n > known && c.ok() {
+		c.take(n - known)
+	}
+}
+
+// trailer is serial, checksum and tail.
+const trailer = 6
+
+// readCells takes the operator once and then f.size cells, each with its
+// strength. Size 0: a byte says how many. Unused places are zeros.
+func readCells(c *cursor, f *field) {
+	mcc, mnc := c.operator(f.wideMNC)
+	n := f.size
+	if n == 0 {
+		n = int(c.number(1)) //nolint:gosec // a byte
+	}
+	for range n {
+		lac := int32(c.number(f.lac)) //nolint:gosec // at most four bytes
+		cid := c.number(f.cid)
+		if f.cid == 8 {
+			cid = uint64(int32(cid)) //nolint:gosec // 4G cells have 28 bits; the rest is noise, read as Traccar reads it
+		}
+		rssi := int16(c.number(1)) //nolint:gosec // a byte
+		if !c.ok() {
+			return
+		}
+		if lac > 0 {
+			c.addCell(Cell{MCC: mcc, MNC: mnc, LAC: uint32(lac), CID: cid, RSSI: -rssi, HasRSSI: true})
+		}
+	}
+	if c.trace != nil {
+		c.say("%d places, mcc %d mnc %d, %d used", n, mcc, mnc, len(c.m.Cells))
+	}
+}
+
+// readCountedCells: a count, the operator, and cells of five bytes whose
+// strength has its own sign (types 0x17 and 0x69).
+func readCountedCells(c *cursor, _ *field) {
+	n := int(c.number(1))      //nolint:gosec // a byte
+	mcc := uint16(c.number(2)) //nolint:gosec // two bytes
+	mnc := uint16(c.number(1)) //nolint:gosec // a byte
+	for range n {
+		lac, cid, rssi := c.number(2), c.number(2), c.number(1)
+		if !c.ok() {
+			return
+		}
+		c.addCell(Cell{MCC: mcc, MNC: mnc, LAC: uint32(lac), CID: cid, RSSI: -int16(rssi), HasRSSI: true}) //nolint:gosec // small numbers
+	}
+	if c.trace != nil {
+		c.say("%d cells, mcc %d mnc %d", n, mcc, mnc)
+	}
+}
+
+func readWiFi(c *cursor, _ *field) { c.accessPoints(int(c.number(1))) } //nolint:gosec // a byte
+
+// readCountedWiFi: the number of access points stands where the length of the
+// frame belongs.
+func readCountedWiFi(c *cursor, _ *field) { c.accessPoints(c.length) }
+
+func (c *cursor) accessPoints(n int) {
+	for range n {
+		b := c.take(7)
+		if b == nil {
+			return
+		}
+		if a := (AccessPoint{MAC: [6]byte(b), RSSI: -int16(b[6]), HasRSSI: true}); !slices.Contains(c.m.WiFi, a) {
+			c.m.WiFi = append(c.m.WiFi, a)
+		}
+	}
+	if c.trace != nil {
+		c.say("%d access points", n)
+	}
+}
+
+// addCell keeps a cell once: devices fill unused places with copies.
+func (c *cursor) addCell(cell Cell) {
+	if !slices.Contains(c.m.Cells, cell) {
+		c.m.Cells = append(c.m.Cells, cell)
+	}
+}

@@ -1,0 +1,270 @@
+package protocol_test
+
+import (
+	"bytes"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"gt06/protocol"
+)
+
+// printed are the frames of the documents (PROTOCOL.md section 12): what they
+// are, and whether their checksum is right as printed.
+var printed = []struct {
+	name, hex string
+	kind      protocol.Kind
+	ok        bool
+	answer    string
+}{
+	{"login", "78780d01012345678901234500018cdd0d0a", protocol.KindLogin, true, "787805010001d9dc0d0a"},
+	{"login with zone", "78781101075253367890024270003201000512790d0a", protocol.KindLogin, true, "7878050100059ff80d0a"},
+	{"heartbeat", "78780a134004040001000fdcee0d0a", protocol.KindHeartbeat, true, ""},
+	{"heartbeat 0x23", "78780b23050f9204000200088a370d0a", protocol.KindHeartbeat, true, "787805230008f29e0d0a"},
+	{"location, checksum of another satellite byte", "78781f120b081d112e10cc027ac7eb0c46584900148f01cc00287d001fb8000380810d0a", protocol.KindLocation, false, ""},
+	{"location", "78781f120b081d112e10cf027ac7eb0c46584900148f01cc00287d001fb8000380810d0a", protocol.KindLocation, true, ""},
+	{"location 0x22", location, protocol.KindLocation, true, ""},
+	{"cells", "78783b2810010d02020201cc00287d001f713e287d001f7231287d001e232d287d001f4018000000000000000000000000000000000000ff00020005b14b0d0a", protocol.KindLBS, true, ""},
+	{"access points", "7878482c10060e022d3501cc00287d001f712d287d001e1725287d001e231e287d001f721c287d001f4012000000000000000000000000ff028089174498b45ccc7b353661a65b001fa0040d0a", protocol.KindWiFi, true, ""},
+	{"alarm", "787825160b0b0f0e241dcf027ac8870c4657e60014020901cc00287d001f726506040101003656a40d0a", protocol.KindAlarm, true, "78780516003695700d0a"},
+	{"alarm with fence", "78782627100419092d07c5027ac91c0c4658000005370900000000000000008002000c01ff00004df60d0a", protocol.KindAlarm, true, ""},
+	{"alarm without GPS", "7878121901cc00287d001f71200404010100946c890d0a", protocol.KindAlarm, true, ""},
+	{"command reply", "787828152000000000534f53313a313334323136333236393920534f53323a20534f53333a0001002ac39c0d0a", protocol.KindCommandReply, true, ""},
+	{"time request", "7878058a000688290d0a", protocol.KindTimeRequest, true, "78780b8a1a0b180a24000000ff8d0d0a"},
+	{"address request", "78782e2a0f0c1d071139ca027ac8000c4658000014d83132353230313335333231373730373900000000000001002a6ece0d0a", protocol.KindAddressRequest, true, ""},
+	{"serial port", "797900149b030231423030313346373737383803000be8e90d0a", protocol.KindInfo, true, ""},
+	{"fuel sensor", "79790042940d110907080c032141494f494c2c30322c3032352e3930302c3032352e3430302c3531394a2c303230302c3032372e3134302c302c30302c39460001", protocol.KindInfo, false, ""},
+}
+
+func TestPrintedFrames(t *testing.T) {
+	t.Parallel()
+	var m protocol.Message
+	var d protocol.Decoder
+	now := time.Date(2026, 11, 24, 10, 36, 0, 0, time.UTC)
+	for _, p := range printed {
+		frame := unhex(t, p.hex)
+		d.Decode(&m, frame, protocol.Session{})
+		if m.Kind != p.kind || m.CRCOK != p.ok {
+			t.Errorf("%s: %v with checksum %v, want %v with %v (%s)", p.name, m.Kind, m.CRCOK, p.kind, p.ok, m.Error)
+		}
+		answer := hex.EncodeToString(protocol.AppendAnswer(nil, &m, frame, now))
+		if p.answer != "" && p.name != "time request" && answer != p.answer {
+			t.Errorf("%s: answer %s, want %s", p.name, answer, p.answer)
+		}
+		if p.name == "time request" && answer[:24] != "78780b8a1a0b180a24000000" {
+			t.Errorf("%s: answer %s", p.name, answer)
+		}
+	}
+}
+
+func TestCRC(t *testing.T) {
+	t.Parallel()
+	if got := protocol.CRC([]byte("123456789")); got != 0x906e {
+		t.Errorf("check value %04x, want 906e", got)
+	}
+	// Whatever the alignment, the sliced and the simple sum agree.
+	b := bytes.Repeat([]byte{0x78, 0x01, 0xfe, 0x0d}, 20)
+	for n := range b {
+		slow := uint16(0xffff)
+		for _, v := range b[:n] {
+			slow ^= uint16(v)
+			for range 8 {
+				slow = slow>>1 ^ 0x8408&-(slow&1)
+			}
+		}
+		if got := protocol.CRC(b[:n]); got != ^slow {
+			t.Fatalf("%d bytes: %04x, want %04x", n, got, ^slow)
+		}
+	}
+}
+
+func TestIMEI(t *testing.T) {
+	t.Parallel()
+	id, err := protocol.ParseIMEI("356789012345678")
+	if err != nil || id.String() != "356789012345678" || !id.Valid() {
+		t.Errorf("got %v, %v, valid %v", id, err, id.Valid())
+	}
+	for _, bad := range []string{"", "12345678901234", "1234567890123456", "35678901234567a", "-35678901234567"} {
+		if _, err := protocol.ParseIMEI(bad); err == nil {
+			t.Errorf("%q is taken for an IMEI", bad)
+		}
+	}
+	for _, bad := range []protocol.IMEI{0, 0x35678901234567a, 0xf56789012345678, 0x356789f12345678} {
+		if bad.Valid() {
+			t.Errorf("%v is valid", bad)
+		}
+	}
+	if good, _ := protocol.ParseIMEI("490154203237518"); !good.LuhnOK() {
+		t.Error("a right check digit is refused")
+	}
+	if bad, _ := protocol.ParseIMEI("490154203237517"); bad.LuhnOK() {
+		t.Error("a wrong check digit is taken")
+	}
+}
+
+func TestZoneIsAppliedToTimes(t *testing.T) {
+	t.Parallel()
+	var m protocol.Message
+	var d protocol.Decoder
+	frame := unhex(t, location)
+	d.Decode(&m, frame, protocol.Session{})
+	utc := m.FixTime
+	d.Decode(&m, frame, protocol.Session{UTCOffset: 19800})
+	if m.FixTime != utc-19800 || m.DeviceTime != m.FixTime {
+		t.Errorf("fix time %d, want %d", m.FixTime, utc-19800)
+	}
+}
+
+func TestImpossibleDateKeepsTheRest(t *testing.T) {
+	t.Parallel()
+	for name, date := range map[string][]byte{"month 13": {15, 13, 1, 0, 0, 0}, "day 0": {15, 1, 0, 0, 0, 0}, "30 February": {16, 2, 30, 0, 0, 0}, "hour 24": {15, 1, 1, 24, 0, 0}, "minute 60": {15, 1, 1, 0, 60, 0}, "year 100": {100, 1, 1, 0, 0, 0}} {
+		frame := unhex(t, location)
+		copy(frame[4:], date)
+		var m protocol.Message
+		new(protocol.Decoder).Decode(&m, frame, protocol.Session{})
+		if m.Has&(protocol.HasFixTime|protocol.HasDeviceTime) != 0 || !strings.Contains(m.Error, "date") || m.Has&protocol.HasFix == 0 || len(m.Cells) != 1 {
+			t.Errorf("%s: has %b, error %q", name, m.Has, m.Error)
+		}
+	}
+}
+
+func TestCommand(t *testing.T) {
+	t.Parallel()
+	got, err := protocol.AppendCommand(nil, 0, "PARAM#", false)
+	if want := "787810800a00000000504152414d230000abe90d0a"; err != nil || hex.EncodeToString(got) != want {
+		t.Errorf("got %x, %v, want %s", got, err, want)
+	}
+	if _, err := protocol.AppendCommand(nil, 0, strings.Repeat("x", 245), false); err != nil {
+		t.Errorf("the longest command: %v", err)
+	}
+	if _, err := protocol.AppendCommand(nil, 0, strings.Repeat("x", 246), false); err == nil {
+		t.Error("a command whose length byte overflows is taken")
+	}
+}
+
+func TestExplainNamesEveryByte(t *testing.T) {
+	t.Parallel()
+	var d protocol.Decoder
+	for _, p := range printed {
+		frame := unhex(t, p.hex)
+		at := 0
+		for _, r := range d.Explain(frame, protocol.Session{}) {
+			if r.Offset != at || r.Len <= 0 || r.Name == "" {
+				t.Errorf("%s: %+v begins at %d, want %d", p.name, r, r.Offset, at)
+			}
+			at = r.Offset + r.Len
+		}
+		if at != len(frame) {
+			t.Errorf("%s: explained to %d of %d bytes", p.name, at, len(frame))
+		}
+	}
+}
+
+func TestNoAllocationPerFrame(t *testing.T) {
+	var m protocol.Message
+	var d protocol.Decoder
+	answer := make([]byte, 0, 64)
+	for _, p := range printed {
+		switch p.kind {
+		case protocol.KindLocation, protocol.KindHeartbeat, protocol.KindAlarm, protocol.KindLBS, protocol.KindWiFi, protocol.KindLogin:
+		default:
+			continue
+		}
+		frame := unhex(t, p.hex)
+		if n := testing.AllocsPerRun(100, func() {
+			new(protocol.Framer).Next(frame, true)
+			d.Decode(&m, frame, protocol.Session{})
+			answer = protocol.AppendAnswer(answer[:0], &m, frame, time.Time{})
+		}); n > 0 {
+			t.Errorf("%s: %v allocations", p.name, n)
+		}
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	for _, p := range printed {
+		b, _ := hex.DecodeString(p.hex)
+		f.Add(b, "")
+		f.Add(b, "NT20")
+	}
+	f.Fuzz(func(t *testing.T, frame []byte, model string) {
+		var m protocol.Message
+		var d protocol.Decoder
+		s := protocol.Session{Model: model}
+		d.Decode(&m, frame, s)
+		answers := protocol.AppendAnswer(nil, &m, frame, time.Unix(0, 0))
+		total := 0
+		protocol.EachFrame(answers, func(b []byte) { total += len(b) })
+		if total != len(answers) {
+			t.Fatalf("answers of %d bytes fall into frames of %d", len(answers), total)
+		}
+		protocol.AppendJSON(nil, &m, s, answers)
+		at := 0
+		for _, r := range d.Explain(frame, s) {
+			if r.Offset < at || r.Offset+r.Len > len(frame) {
+				t.Fatalf("%+v behind %d of %d", r, at, len(frame))
+			}
+			at = r.Offset
+		}
+	})
+}
+
+func FuzzFramer(f *testing.F) {
+	for _, p := range printed {
+		b, _ := hex.DecodeString(p.hex)
+		f.Add(b, 3)
+		f.Add(append([]byte("\r\n\x78"), append(b, b...)...), 7)
+	}
+	f.Fuzz(func(t *testing.T, stream []byte, step int) {
+		// Every byte is taken once, in order, and a call never goes back.
+		var framer protocol.Framer
+		for b := stream; len(b) > 0; {
+			c := framer.Next(b, false)
+			if c.Skip < 0 || c.Len < 0 || c.Skip+c.Len > len(b) {
+				t.Fatalf("cut %+v of %d bytes", c, len(b))
+			}
+			if c.Skip+c.Len == 0 {
+				break
+			}
+			b = b[c.Skip+c.Len:]
+		}
+		// What is proven is cut however the stream arrives.
+		if step < 1 {
+			return
+		}
+		var chunks [][]byte
+		for i := 0; i < len(stream); i += step {
+			chunks = append(chunks, stream[i:min(i+step, len(stream))])
+		}
+		frames(chunks)
+	})
+}
+
+func BenchmarkDecode(b *testing.B) {
+	for _, p := range printed[5:6] {
+		frame := unhex(b, p.hex)
+		b.Run(fmt.Sprintf("0x%02x", frame[3]), func(b *testing.B) {
+			var m protocol.Message
+			var d protocol.Decoder
+			var f protocol.Framer
+			b.SetBytes(int64(len(frame)))
+			b.ReportAllocs()
+			for b.Loop() {
+				f.Next(frame, true)
+				d.Decode(&m, frame, protocol.Session{})
+			}
+		})
+	}
+}
+
+func ExampleDecoder_Decode() {
+	frame, _ := hex.DecodeString("78780a134004040001000fdcee0d0a")
+	var m protocol.Message
+	var d protocol.Decoder
+	d.Decode(&m, frame, protocol.Session{})
+	fmt.Println(string(protocol.AppendJSON(nil, &m, protocol.Session{}, protocol.AppendAnswer(nil, &m, frame, time.Time{}))))
+	// Output:
+	// {"type":"heartbeat","protocol":19,"serial":15,"crc_ok":true,"attributes":{"status":64,"ignition":false,"charge":false,"blocked":false,"batteryLevel":66,"rssi":4},"reply":["78780513000f008f0d0a"]}
+}

@@ -1,0 +1,174 @@
+package server
+
+import (
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// sessionEvents: edge-triggered, because a peek leaves half a frame in the
+	// kernel and level-triggered epoll would report it for ever.
+	sessionEvents = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLPRI | 1<<31 // EPOLLET
+	// acceptBurst bounds how long accepting keeps the others waiting.
+	acceptBurst = 128
+	// replacedSilence is how long a connection whose IMEI came back on another
+	// one may be silent. A twin that still speaks is left alone.
+	replacedSilence = 60 * time.Second
+	// frameRate is the slowest pace at which a long frame may come in, bytes
+	// a second, beyond the deadline of half a frame.
+	frameRate = 256
+)
+
+// listen puts the device port into this loop's set.
+func (l *loop) listen(ln *Listener) error {
+	l.listener = ln
+	return l.watch(ln.fd, unix.EPOLL_CTL_ADD, unix.EPOLLIN, slotListen, 0)
+}
+
+// accept takes connections one by one: each is in a set before the next.
+func (l *loop) accept() {
+	for range acceptBurst {
+		fd, sa, err := unix.Accept4(l.listener.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		switch {
+		case err == nil:
+		case errors.Is(err, unix.EINTR), errors.Is(err, unix.ECONNABORTED):
+			continue
+		case errors.Is(err, unix.EAGAIN):
+			return
+		default:
+			// Descriptors or memory are short. The queue stays in the kernel;
+			// the tick listens again.
+			l.s.count.refused[refusedDescriptors].Add(1)
+			l.s.log.Error("accept pauses for a second", zap.Error(err))
+			l.deaf = true
+			_ = l.watch(l.listener.fd, unix.EPOLL_CTL_DEL, 0, slotListen, 0)
+			return
+		}
+		l.s.count.accepted.Add(1)
+		l.s.fail("accepted")
+		if why, refused := l.refuses(); refused {
+			l.s.count.refused[why].Add(1)
+			// A reset frees both sides at once; nothing was read from it.
+			_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+			_ = unix.Close(fd)
+			continue
+		}
+		s := &Session{
+			id: l.s.cfg.Generation<<40 | l.s.nextConn.Add(1), fd: fd, peer: addrPort(sa), opened: l.now,
+		}
+		s.heard.Store(l.s.cfg.Now().Unix())
+		l.s.count.open.Add(1)
+		home := l.s.leastLoaded()
+		home.sessions.Add(1)
+		if home == l {
+			l.add(s)
+		} else {
+			home.post(s)
+		}
+	}
+}
+
+func (l *loop) refuses() (refusal, bool) {
+	if st := l.s.stopped.Load(); st != nil && l.now-st.at >= stall.Milliseconds() {
+		return refusedRoom, true
+	}
+	if l.s.count.open.Load() >= int64(l.s.cfg.Limits.Connections) {
+		return refusedLimit, true
+	}
+	return 0, false
+}
+
+// add puts a session into the loop's table and set.
+func (l *loop) add(s *Session) {
+	if n := len(l.free); n > 0 {
+		s.slot, l.free = l.free[n-1], l.free[:n-1]
+		l.slots[s.slot] = s
+	} else {
+		s.slot = int32(len(l.slots)) //nolint:gosec // bounded by descriptors
+		l.slots = append(l.slots, s)
+	}
+	if err := l.watch(s.fd, unix.EPOLL_CTL_ADD, sessionEvents, s.slot, int32(s.id)); err != nil { //nolint:gosec // see collect
+		l.s.log.Error("watch a connection", zap.Error(err))
+		l.drop(s, CloseInternal)
+	}
+}
+
+// drop ends a connection. It is shut down first: a descriptor may have
+// duplicates elsewhere that would hold the FIN back.
+func (l *loop) drop(s *Session, why CloseReason) {
+	l.s.count.closed[why].Add(1)
+	l.s.count.open.Add(-1)
+	l.sessions.Add(-1)
+	if s.loggedIn() {
+		l.s.registry.leave(s.device.IMEI, s)
+	}
+	delete(l.owing, s)
+	l.slots[s.slot] = nil
+	l.free = append(l.free, s.slot)
+	s.state.clear(stateAgain) // it may still be in the list
+	s.batch = batchState{}
+	_ = unix.Shutdown(s.fd, unix.SHUT_RDWR)
+	_ = l.watch(s.fd, unix.EPOLL_CTL_DEL, 0, 0, 0)
+	_ = unix.Close(s.fd)
+	s.fd = -1
+	if l.s.log.Core().Enabled(zap.DebugLevel) {
+		l.s.log.Debug("connection ends", zap.Stringer("reason", why), zap.Stringer("remote", s.peer), zap.Stringer("imei", s.device.IMEI))
+	}
+}
+
+// tick looks at the deadlines, once a period.
+func (l *loop) tick() {
+	l.nextTick = l.now + period.Milliseconds()
+	if l.deaf {
+		l.deaf = l.watch(l.listener.fd, unix.EPOLL_CTL_ADD, unix.EPOLLIN, slotListen, 0) != nil
+	}
+	hangUp := l.stalled != 0 && l.now-l.stalled >= stall.Milliseconds()
+	wall := l.s.cfg.Now().Unix()
+	for _, s := range l.slots {
+		switch {
+		case s == nil || s.state.has(stateQueued):
+		case hangUp:
+			l.drop(s, CloseRoom)
+		case l.stalled != 0: // nothing is read, so nobody is late
+		default:
+			if why := l.late(s, wall); why != closeNone {
+				l.drop(s, why)
+			}
+		}
+	}
+}
+
+// late returns which deadline the session has missed, and keeps half frames
+// and displaced connections moving.
+func (l *loop) late(s *Session, wall int64) CloseReason {
+	limits := &l.s.cfg.Limits
+	silent := time.Duration(wall-s.heard.Load()) * time.Second
+	waited := time.Duration(l.now-s.since) * time.Millisecond
+	switch {
+	case len(s.unsent) > 0:
+		if waited > limits.Write {
+			return CloseWrite
+		}
+	case !s.loggedIn() && time.Duration(l.now-s.opened)*time.Millisecond > limits.Login:
+		return CloseLogin
+	case s.state.has(stateHalf):
+		if waited > limits.Frame && waited > limits.Frame+time.Duration(queued(s.fd)/frameRate)*time.Second {
+			return CloseFrame
+		}
+		if waited > impatience {
+			l.later(s)
+		}
+	case silent > limits.Idle:
+		return CloseIdle
+	}
+	if s.state.has(stateVerified) && !s.current.Load() {
+		if silent > replacedSilence {
+			return CloseReplaced
+		}
+		l.s.registry.reclaim(s)
+	}
+	return closeNone
+}

@@ -1,0 +1,75 @@
+package server
+
+import (
+	"bytes"
+	"io"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"gt06/protocol"
+)
+
+// nowhere is an Appender that keeps nothing.
+type nowhere struct{ pos uint64 }
+
+func (n *nowhere) Append(recs []*Record) (uint64, error) {
+	n.pos += uint64(len(recs))
+	return n.pos, nil
+}
+func (n *nowhere) Sync(uint64, time.Duration) error { return nil }
+func (n *nowhere) Room() error                      { return nil }
+func (n *nowhere) End() uint64                      { return n.pos }
+
+// TestNoAllocationPerFrame drives one loop by hand: events, batch, answers.
+func TestNoAllocationPerFrame(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	ln, err := Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close() //nolint:errcheck // a test's own listener
+	s, err := New(Config{
+		Listener: ln, Loops: 1, NewAppender: func() Appender { return &nowhere{} }, Directory: everybody{},
+		Decoder: &protocol.Decoder{}, Logger: zap.NewNop(), Registerer: prometheus.NewRegistry(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := s.loops[0]
+	defer l.close()
+	if err := l.listen(ln); err != nil {
+		t.Fatal(err)
+	}
+	events := make([]unix.EpollEvent, 16)
+	round := func() {
+		n, err := unix.EpollWait(l.ep, events, 1000)
+		if err != nil && n < 0 {
+			return
+		}
+		l.now = s.clock()
+		l.collect(events[:n])
+		l.batch()
+	}
+	c := dial(t, ln.Addr().String())
+	write(t, c, unhex(t, loginHex))
+	eventually(t, "the login is served", func() bool { round(); return s.count.frames[protocol.KindLogin].Load() == 1 })
+	expect(t, c, answerTo(t, 0x01, 1))
+
+	const frames = 64
+	burst := bytes.Repeat(append(unhex(t, locationHex), unhex(t, beatHex)...), frames/2)
+	answers := make([]byte, 10*frames)
+	allocs := testing.AllocsPerRun(200, func() {
+		_, _ = c.Write(burst)
+		round()
+		_, _ = io.ReadFull(c, answers)
+	})
+	if allocs >= 1 {
+		t.Errorf("%.2f allocations in a batch of %d frames, want none", allocs, frames)
+	}
+}

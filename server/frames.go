@@ -1,0 +1,191 @@
+package server
+
+import (
+	"fmt"
+	"time"
+
+	"gt06/protocol"
+)
+
+// maxBeforeLogin is how much input without a frame a connection may bring
+// before a login: it speaks another protocol (RELIABILITY.md section 5, row
+// 57). A login has 18 to 22 bytes.
+const maxBeforeLogin = 1 << 10
+
+// work is the memory of one batch, reused by the next.
+type work struct {
+	at      time.Time // when the batch began
+	now     int64     // at in Unix microseconds
+	input   []byte    // peeked bytes; records point into it until they are appended
+	used    int
+	answers []byte
+	records []Record
+	ends    []int // of each record's answer in answers: it may move while it grows
+	links   []*Record
+	framer  protocol.Framer
+	msg     protocol.Message
+	tally   tally
+}
+
+// tally counts a batch in plain numbers.
+type tally struct {
+	frames                                       [numKinds]uint64
+	input, answers, junk, badCRC, damaged, early uint64
+}
+
+func (w *work) reset(at time.Time) {
+	w.at, w.now = at, at.UnixMicro()
+	w.used = 0
+	w.answers = w.answers[:0]
+	clear(w.records) // drop the models: they are strings of devices that may be gone
+	w.records = w.records[:0]
+	w.ends = w.ends[:0]
+	w.tally = tally{}
+}
+
+// link makes the records whole and returns them as the Appender wants them.
+func (w *work) link() []*Record {
+	w.links = w.links[:0]
+	begin := 0
+	for i := range w.records {
+		r := &w.records[i]
+		r.Answer = w.answers[begin:w.ends[i]]
+		begin = w.ends[i]
+		w.links = append(w.links, r)
+	}
+	return w.links
+}
+
+// answersOf returns the answers of one session in this batch: they lie side by
+// side.
+func (w *work) answersOf(s *Session) []byte {
+	begin := 0
+	if s.batch.first > 0 {
+		begin = w.ends[s.batch.first-1]
+	}
+	return w.answers[begin : begin+s.batch.answer]
+}
+
+func (w *work) publish(c *counters) {
+	t := &w.tally
+	for k, n := range t.frames {
+		if n > 0 {
+			c.frames[k].Add(n)
+		}
+	}
+	c.input.Add(t.input)
+	c.answers.Add(t.answers)
+	if t.junk|t.badCRC|t.damaged|t.early != 0 {
+		c.junk.Add(t.junk)
+		c.badCRC.Add(t.badCRC)
+		c.damaged.Add(t.damaged)
+		c.early.Add(t.early)
+	}
+}
+
+// cut takes frames and junk from b as far as they are whole and returns how
+// many bytes that is. Each of them becomes a record: what is released is in
+// the log.
+func (l *loop) cut(s *Session, b []byte) (parsed int) {
+	w := &l.work
+	patient := !s.state.has(stateHalf) || l.now-s.since < impatience.Milliseconds()
+	for parsed < len(b) && s.batch.close == closeNone {
+		c := w.framer.Next(b[parsed:], patient)
+		if c.Skip > 0 {
+			w.tally.junk += uint64(c.Skip) //nolint:gosec // a length
+			l.record(s, b[parsed:parsed+c.Skip], parsed+c.Skip, Junk, 0)
+			parsed += c.Skip
+		}
+		if c.Len == 0 {
+			break
+		}
+		parsed += c.Len
+		l.frame(s, b[parsed-c.Len:parsed], parsed)
+	}
+	if !s.state.has(stateFramed) && s.in+uint64(parsed) > maxBeforeLogin && s.batch.close == closeNone { //nolint:gosec // a length
+		s.batch.close = CloseNoLogin
+	}
+	return parsed
+}
+
+// frame decodes and answers one frame. end is where it ends in the batch's
+// input of this session.
+func (l *loop) frame(s *Session, frame []byte, end int) {
+	w := &l.work
+	m := &w.msg
+	s.state.set(stateFramed)
+	l.decode(m, frame, s.device)
+	w.tally.frames[m.Kind]++
+	if m.Has&protocol.HasCRC != 0 && !m.CRCOK {
+		w.tally.badCRC++
+	}
+	if m.Error != "" {
+		w.tally.damaged++
+	}
+
+	if m.Kind == protocol.KindLogin {
+		l.login(s, m)
+	} else if s.loggedIn() && m.CRCOK {
+		s.batch.frames++
+	}
+	before := len(w.answers)
+	if s.loggedIn() {
+		w.answers = protocol.AppendAnswer(w.answers, m, frame, w.at)
+	} else {
+		w.tally.early++
+	}
+	l.record(s, frame, end, 0, len(w.answers)-before)
+	if l.s.cfg.Observe != nil && l.s.watching.Load() > 0 {
+		seen := w.records[len(w.records)-1]
+		seen.Answer = w.answers[before:]
+		l.s.cfg.Observe(&seen, m)
+	}
+}
+
+// decode never lets one frame take the others down: a panic is counted, and
+// the frame kept and answered as an unknown one.
+func (l *loop) decode(m *protocol.Message, frame []byte, session protocol.Session) {
+	defer func() {
+		if p := recover(); p != nil {
+			l.s.count.panics.Add(1)
+			protocol.Unknown(m, frame, fmt.Sprintf("decoder: %v", p))
+		}
+	}()
+	l.s.cfg.Decoder.Decode(m, frame, session)
+}
+
+// login makes the connection that of a device. What the operator has said of
+// it outranks what the device says.
+func (l *loop) login(s *Session, m *protocol.Message) {
+	if !m.IMEI.Valid() {
+		return // kept and counted, not answered: nobody could say whose rows these are
+	}
+	settings, known := l.s.cfg.Directory.Device(m.IMEI)
+	if !known && !l.s.registry.admit(m.IMEI) {
+		s.batch.close = CloseUnknownMax
+		return
+	}
+	if s.loggedIn() && s.device.IMEI != m.IMEI {
+		l.s.registry.leave(s.device.IMEI, s)
+		s.state.clear(stateVerified)
+	}
+	offset := m.UTCOffset
+	if settings.UTCOffset != nil {
+		offset = *settings.UTCOffset
+	}
+	s.device = protocol.Session{IMEI: m.IMEI, UTCOffset: offset, Model: settings.Model}
+}
+
+// record adds one to the batch; its answer is the last n bytes of answers.
+func (l *loop) record(s *Session, input []byte, end int, flags Flags, n int) {
+	w := &l.work
+	s.batch.answer += n
+	w.records = append(w.records, Record{
+		Conn: s.id, InputEnd: s.in + uint64(end), AnswerEnd: s.out + uint64(s.batch.answer), //nolint:gosec // lengths
+		ReceivedAt: w.now, Flags: flags, Device: s.device.IMEI, UTCOffset: s.device.UTCOffset, Model: s.device.Model,
+		Input: input,
+	})
+	w.ends = append(w.ends, len(w.answers))
+	w.tally.input += uint64(len(input))
+	w.tally.answers += uint64(n) //nolint:gosec // a length
+}

@@ -1,0 +1,103 @@
+package server
+
+import (
+	"sync"
+
+	"gt06/protocol"
+)
+
+// Registry knows the current connection of each device. The newest login wins,
+// but only after its first valid frame: a login alone proves nothing. A twin
+// (the same IMEI alive on two connections) is answered on both and never
+// fought, because each would come back and the other be closed again.
+//
+// The lock is taken at the first valid frame after a login and at the end of a
+// connection, never per frame.
+type Registry struct {
+	mu    sync.Mutex
+	byID  map[protocol.IMEI]*Session
+	fresh map[protocol.IMEI]struct{} // devices the operator does not know yet
+	limit int                        // of fresh
+}
+
+func newRegistry(limit int) *Registry {
+	return &Registry{byID: map[protocol.IMEI]*Session{}, fresh: map[protocol.IMEI]struct{}{}, limit: limit}
+}
+
+// enter makes s the current connection of its device and returns the one it
+// replaces, or nil.
+func (r *Registry) enter(s *Session) *Session {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old := r.byID[s.device.IMEI]
+	if old == s {
+		return nil
+	}
+	r.byID[s.device.IMEI] = s
+	s.current.Store(true)
+	if old != nil {
+		old.current.Store(false)
+	}
+	return old
+}
+
+// leave forgets s if it is the current connection of imei.
+func (r *Registry) leave(imei protocol.IMEI, s *Session) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.byID[imei] == s {
+		delete(r.byID, imei)
+	}
+	s.current.Store(false)
+}
+
+// admit says whether a device that the operator does not know may come in:
+// the number of such devices is limited, for anybody can invent IMEIs.
+func (r *Registry) admit(imei protocol.IMEI) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, ok := r.fresh[imei]; ok {
+		return true
+	}
+	if len(r.fresh) >= r.limit {
+		return false
+	}
+	r.fresh[imei] = struct{}{}
+	return true
+}
+
+// Online is one device that is connected now.
+type Online struct {
+	IMEI   protocol.IMEI
+	Conn   uint64
+	Remote string
+	Heard  int64 // Unix seconds
+}
+
+// Online lists the devices with a current connection.
+func (r *Registry) Online() []Online {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	list := make([]Online, 0, len(r.byID))
+	for imei, s := range r.byID {
+		list = append(list, Online{IMEI: imei, Conn: s.id, Remote: s.peer.String(), Heard: s.heard.Load()})
+	}
+	return list
+}
+
+// Len returns how many devices have a current connection.
+func (r *Registry) Len() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.byID)
+}
+
+// reclaim makes s current again when the connection that replaced it is gone.
+func (r *Registry) reclaim(s *Session) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.byID[s.device.IMEI] == nil {
+		r.byID[s.device.IMEI] = s
+		s.current.Store(true)
+	}
+}

@@ -1,0 +1,220 @@
+// Package server serves the devices: epoll loops, sessions, deadlines and the
+// one batch in which input becomes durable and is answered (loop.go).
+//
+// One loop a core, no goroutine per connection. A loop owns its sessions; only
+// the registry (one lock, never per frame), the counters and Session.heard are
+// shared. Locks are never held together.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"gt06/protocol"
+)
+
+// ErrBroken marks an error of an Appender after which nothing can be made
+// durable any more: Serve ends with it, so that a supervisor starts afresh.
+var ErrBroken = errors.New("gt06/server: log is broken")
+
+// Limits bound what devices and strangers can use. Zero values mean the
+// defaults of DefaultLimits.
+type Limits struct {
+	Connections    int           // open at a time; more are closed at once
+	UnknownDevices int           // distinct IMEIs nobody has registered
+	Login          time.Duration // from accept to the login
+	Frame          time.Duration // half a frame, plus a second for each 256 bytes of it
+	Idle           time.Duration // no input at all
+	Write          time.Duration // answers not taken
+}
+
+// DefaultLimits are the deadlines of RELIABILITY.md section 5: a tracker logs
+// in at once and sends a heartbeat every 3 to 5 minutes.
+func DefaultLimits() Limits {
+	return Limits{
+		Connections: 100_000, UnknownDevices: 50_000,
+		Login: 10 * time.Second, Frame: 10 * time.Second, Idle: 10 * time.Minute, Write: 10 * time.Second,
+	}
+}
+
+// Config is what a Server is made of.
+type Config struct {
+	Listener    *Listener
+	Generation  uint64 // of this owner; the upper bits of its connection ids
+	Loops       int    // 0: one a core
+	NewAppender func() Appender
+	Directory   Directory
+	Decoder     *protocol.Decoder
+	Limits      Limits
+	// Observe sees each record before it is durable, while Watch asks for it.
+	// It must not keep its arguments.
+	Observe    func(*Record, *protocol.Message)
+	Failpoint  func(name string) // tests: called between the steps of a batch; nil otherwise
+	Now        func() time.Time
+	Logger     *zap.Logger
+	Registerer prometheus.Registerer
+}
+
+// Server owns the loops. Serve blocks; it ends with its context.
+type Server struct {
+	cfg      Config
+	log      *zap.Logger
+	registry *Registry
+	loops    []*loop
+	count    counters
+	delay    prometheus.Histogram
+	start    time.Time
+	nextConn atomic.Uint64
+	watching atomic.Int32
+	stopped  atomic.Pointer[stop] // why nothing is read; nil while all is well
+	broken   chan error
+}
+
+// stop is a time in which nothing can be made durable.
+type stop struct {
+	why string
+	at  int64 // milliseconds on the server's clock
+}
+
+// New prepares a server; nothing is accepted before Serve.
+func New(cfg Config) (*Server, error) {
+	defaults := DefaultLimits()
+	cfg.Limits.Connections = orDefault(cfg.Limits.Connections, defaults.Connections)
+	cfg.Limits.UnknownDevices = orDefault(cfg.Limits.UnknownDevices, defaults.UnknownDevices)
+	cfg.Limits.Login = orDefault(cfg.Limits.Login, defaults.Login)
+	cfg.Limits.Frame = orDefault(cfg.Limits.Frame, defaults.Frame)
+	cfg.Limits.Idle = orDefault(cfg.Limits.Idle, defaults.Idle)
+	cfg.Limits.Write = orDefault(cfg.Limits.Write, defaults.Write)
+	cfg.Loops = orDefault(cfg.Loops, runtime.GOMAXPROCS(0))
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	s := &Server{
+		cfg: cfg, log: cfg.Logger, start: cfg.Now(), broken: make(chan error, 1),
+		registry: newRegistry(cfg.Limits.UnknownDevices),
+		delay: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "gt06_batch_seconds",
+			Help:    "Time from the first peek of a batch until its last answer was sent.",
+			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
+		}),
+	}
+	for _, c := range []prometheus.Collector{s.delay, newCollector(s)} {
+		if err := cfg.Registerer.Register(c); err != nil {
+			return nil, fmt.Errorf("register metrics: %w", err)
+		}
+	}
+	for i := range cfg.Loops {
+		l, err := newLoop(s, cfg.NewAppender())
+		if err != nil {
+			for _, made := range s.loops[:i] {
+				made.close()
+			}
+			return nil, err
+		}
+		s.loops = append(s.loops, l)
+	}
+	return s, nil
+}
+
+func orDefault[T comparable](v, d T) T {
+	var zero T
+	if v == zero {
+		return d
+	}
+	return v
+}
+
+// Serve accepts and serves until the context ends or the log breaks. Each loop
+// ends behind a whole batch: what was read is durable and answered. It closes
+// the connections, not the listener.
+func (s *Server) Serve(ctx context.Context) error {
+	if err := s.loops[0].listen(s.cfg.Listener); err != nil {
+		return err
+	}
+	var wg sync.WaitGroup
+	for _, l := range s.loops {
+		wg.Go(l.run)
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-s.broken:
+	}
+	for _, l := range s.loops {
+		l.stop()
+	}
+	wg.Wait()
+	for _, l := range s.loops {
+		l.close()
+	}
+	return err
+}
+
+// Watch switches the observer on; the function returned switches it off.
+func (s *Server) Watch() (off func()) {
+	s.watching.Add(1)
+	return sync.OnceFunc(func() { s.watching.Add(-1) })
+}
+
+// Registry returns the current connections by device.
+func (s *Server) Registry() *Registry { return s.registry }
+
+// Connections returns how many device connections are open.
+func (s *Server) Connections() int { return int(s.count.open.Load()) }
+
+// Stopped returns why nothing is read now, or "".
+func (s *Server) Stopped() string {
+	if st := s.stopped.Load(); st != nil {
+		return st.why
+	}
+	return ""
+}
+
+// Settled returns the position before which all input is released and every
+// answer was taken by the kernel (HANDOVER.md section 2, "Settled mark"). The
+// end is read first: what a loop begins after that lies behind it.
+func (s *Server) Settled() uint64 {
+	mark := s.loops[0].app.End()
+	for _, l := range s.loops {
+		if p := l.inFlight.Load(); p != 0 {
+			mark = min(mark, p)
+		}
+	}
+	return mark
+}
+
+// clock returns milliseconds since the server began; it never jumps.
+func (s *Server) clock() int64 { return s.cfg.Now().Sub(s.start).Milliseconds() }
+
+// breakdown ends Serve with the first error it is given.
+func (s *Server) breakdown(err error) {
+	select {
+	case s.broken <- err:
+	default:
+	}
+}
+
+func (s *Server) fail(name string) {
+	if s.cfg.Failpoint != nil {
+		s.cfg.Failpoint(name)
+	}
+}
+
+// leastLoaded returns the loop with the fewest connections.
+func (s *Server) leastLoaded() *loop {
+	best := s.loops[0]
+	for _, l := range s.loops[1:] {
+		if l.sessions.Load() < best.sessions.Load() {
+			best = l
+		}
+	}
+	return best
+}

@@ -1,0 +1,74 @@
+package server
+
+import (
+	"net/netip"
+	"sync/atomic"
+
+	"gt06/protocol"
+)
+
+// Session is all of a device connection. Everything but heard and current
+// belongs to the loop it lives on; what must survive this process is rebuilt
+// from kernel and log (HANDOVER.md section 2).
+type Session struct {
+	id   uint64
+	fd   int
+	slot int32 // in the loop's table
+	peer netip.AddrPort
+
+	device  protocol.Session // as the next frame is decoded
+	in, out uint64           // stream offsets: input released, answers recorded
+
+	// unsent are answer bytes the kernel did not take; unsentPos is where in
+	// the log the first of them is recorded. While there are any, the
+	// connection is not read: a device that does not read is not served more.
+	unsent    []byte
+	unsentPos uint64
+
+	batch batchState
+	state sessionState
+
+	opened int64 // milliseconds on the server's clock
+	since  int64 // when the wait began that state says (half frame, unsent)
+
+	heard   atomic.Int64 // Unix seconds of the last input
+	current atomic.Bool  // registered as the connection of its IMEI
+}
+
+// batchState is what one batch does to a session. Nothing of it counts before
+// the records are appended: until then it can be thrown away and done again.
+type batchState struct {
+	device  protocol.Session // before the batch
+	input   int              // bytes parsed, to be released
+	answer  int              // answer bytes in records of this batch
+	first   int              // its first record in the batch
+	records int
+	frames  int // valid frames behind a login
+	login   bool
+	close   CloseReason
+}
+
+// sessionState are the flags of a session.
+type sessionState uint8
+
+const (
+	stateQueued   sessionState = 1 << iota // in the batch that is being collected
+	stateAgain                             // has input the next batch must look at
+	stateHangUp                            // the device ended its side: read to the end, then close
+	stateUrgent                            // urgent data was seen: the kernel stops reads at its mark
+	stateHalf                              // half a frame waits
+	stateVerified                          // sent a valid frame after its login
+	stateFramed                            // a whole frame has come
+)
+
+func (s sessionState) has(f sessionState) bool { return s&f != 0 }
+func (s *sessionState) set(f sessionState)     { *s |= f }
+func (s *sessionState) clear(f sessionState)   { *s &^= f }
+func (s *sessionState) take(f sessionState) bool {
+	had := s.has(f)
+	s.clear(f)
+	return had
+}
+
+// loggedIn says whether the device has named itself.
+func (s *Session) loggedIn() bool { return s.device.IMEI != 0 }
