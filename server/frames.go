@@ -88,7 +88,7 @@ func (w *work) publish(c *counters) {
 // the log.
 func (l *loop) cut(s *Session, b []byte) (parsed int) {
 	w := &l.work
-	patient := !s.state.has(stateHalf) || l.now-s.since < impatience.Milliseconds()
+	patient := l.patient(s)
 	for parsed < len(b) && s.batch.close == closeNone {
 		c := w.framer.Next(b[parsed:], patient)
 		if c.Skip > 0 {
@@ -106,6 +106,11 @@ func (l *loop) cut(s *Session, b []byte) (parsed int) {
 		s.batch.close = CloseNoLogin
 	}
 	return parsed
+}
+
+// patient says whether half a frame may still wait for its rest.
+func (l *loop) patient(s *Session) bool {
+	return !s.state.has(stateHalf) || l.now-s.since < impatience.Milliseconds()
 }
 
 // frame decodes and answers one frame. end is where it ends in the batch's
@@ -180,8 +185,9 @@ func (l *loop) login(s *Session, m *protocol.Message) {
 func (l *loop) record(s *Session, input []byte, end int, flags Flags, n int) {
 	w := &l.work
 	s.batch.answer += n
+	s.batch.records++
 	w.records = append(w.records, Record{
-		Conn: s.id, InputEnd: s.in + uint64(end), AnswerEnd: s.out + uint64(s.batch.answer), //nolint:gosec // lengths
+		Conn: s.id, InputEnd: s.in - uint64(len(s.held)) + uint64(end), AnswerEnd: s.out + uint64(s.batch.answer), //nolint:gosec // lengths
 		ReceivedAt: w.now, Flags: flags, Device: s.device.IMEI, UTCOffset: s.device.UTCOffset, Model: s.device.Model,
 		Input: input,
 	})

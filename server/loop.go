@@ -279,34 +279,39 @@ func (l *loop) intake() {
 // read peeks one connection and adds its frames to the batch.
 func (l *loop) read(s *Session) {
 	w := &l.work
-	buf := w.input[w.used : w.used+chunk]
+	held := copy(w.input[w.used:], s.held)
+	buf := w.input[w.used+held : w.used+chunk]
 	n, err := peek(s.fd, buf)
 	switch {
 	case errors.Is(err, unix.EAGAIN):
-		return
+		if held == 0 || !s.state.has(stateHalf) || l.patient(s) {
+			return
+		}
 	case err != nil:
 		s.batch.close = CloseReset
 		return
 	case n == 0:
 		s.batch.close = CloseEOF
 		return
+	default:
+		s.heard.Store(w.at.Unix())
 	}
 	l.s.fail("peeked")
-	s.heard.Store(w.at.Unix())
-	b := buf[:n]
+	b := w.input[w.used : w.used+held+n]
 	parsed := l.cut(s, b)
-	w.used += parsed
-	s.batch.input = parsed
+	w.used += len(b)
+	s.batch.input = max(0, parsed-held)
+	s.batch.held = b[min(parsed, held):held]
 
 	switch {
-	case n == len(buf) && parsed > 0:
+	case n == len(buf) && s.batch.input > 0:
 		l.later(s)
-	case s.state.has(stateUrgent) && l.beyondMark(s, n, parsed):
+	case s.state.has(stateUrgent) && l.beyondMark(s, n, s.batch.input):
 		return
 	case s.state.has(stateHangUp) && s.batch.close == closeNone && !s.state.has(stateAgain):
 		s.batch.close = CloseEOF // half a frame stays behind; a peek would show it for ever
 	}
-	if parsed == n {
+	if parsed == len(b) {
 		s.state.clear(stateHalf)
 		return
 	}
@@ -314,9 +319,22 @@ func (l *loop) read(s *Session) {
 		s.since = l.now
 		s.state.set(stateHalf)
 	}
-	if !s.loggedIn() && n-parsed > maxBeforeLogin && s.batch.close == closeNone {
+	if !s.loggedIn() && len(b)-parsed > maxBeforeLogin && s.batch.close == closeNone {
 		s.batch.close = CloseNoLogin
 	}
+	if !s.state.has(stateAgain) && s.batch.close == closeNone && n > s.batch.input && windowShut(s.fd) {
+		l.hold(s, b[parsed:], len(b), n)
+	}
+}
+
+// hold takes half a frame out of the kernel. It belongs there, but the kernel
+// frees the memory of a segment only when all of it is taken: a few bytes of a
+// large segment can keep the window shut, and then their rest never comes. The
+// bytes go into the log like all that is released, and stay in memory too.
+func (l *loop) hold(s *Session, half []byte, end, peeked int) {
+	l.record(s, half, end, Partial, 0)
+	s.batch.held = half
+	s.batch.input = peeked
 }
 
 // beyondMark deals with urgent data: the kernel ends each peek at its mark, so
@@ -341,11 +359,18 @@ func (l *loop) beyondMark(s *Session, peeked, parsed int) (done bool) {
 // release takes the parsed input from the kernel: its records are written.
 func (l *loop) release() {
 	for _, s := range l.ready {
-		if s.batch.input == 0 {
+		if s.batch.records == 0 {
 			continue
 		}
 		s.in += uint64(s.batch.input) //nolint:gosec // a length
 		s.out += uint64(s.batch.answer)
+		s.held = append(s.held[:0], s.batch.held...)
+		if len(s.held) == 0 {
+			s.held = nil
+		}
+		if s.batch.input == 0 {
+			continue
+		}
 		if err := release(s.fd, l.work.input, s.batch.input); err != nil && s.batch.close == closeNone {
 			s.batch.close = CloseReset
 		}
@@ -467,7 +492,7 @@ func (l *loop) undo() {
 func (l *loop) unanswered() {
 	for _, s := range l.ready {
 		s.state.clear(stateQueued)
-		if s.batch.input > 0 {
+		if s.batch.records > 0 {
 			l.drop(s, CloseRoom)
 		} else {
 			l.later(s)

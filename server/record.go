@@ -16,6 +16,9 @@ const (
 	// Carry marks answer bytes an older record holds already and the device
 	// has not taken yet.
 	Carry
+	// Partial marks half a frame that was released before its rest came. The
+	// record of the frame holds these bytes again.
+	Partial
 )
 
 // Record is one exchange: bytes a device sent and the bytes it is answered

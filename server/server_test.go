@@ -268,6 +268,32 @@ func TestManyFramesInOneReadAreAnsweredInOrder(t *testing.T) {
 	expect(t, c, want)
 }
 
+// A device that uploads its memory at full speed: the kernel hands over large
+// segments, of which the last bytes are half a frame each time.
+func TestBulkUploadIsNotHeldUpByHalfFrames(t *testing.T) {
+	t.Parallel()
+	log := &memoryLog{}
+	_, addr := start(t, log, nil)
+	c := dial(t, addr)
+	write(t, c, unhex(t, loginHex))
+	expect(t, c, answerTo(t, 0x01, 1))
+	const frames = 100_000
+	var stream, want []byte
+	for i := range frames {
+		stream = protocol.AppendFrame(stream, 0x13, []byte{0x40, 4, 4, 0, 1}, uint16(i))
+		want = protocol.AppendFrame(want, 0x13, nil, uint16(i))
+	}
+	go func() { _, _ = c.Write(stream) }()
+	_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	got := make([]byte, len(want))
+	if n, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got, want) {
+		t.Fatalf("%d of %d answer bytes: %v", n, len(want), err)
+	}
+	if n := len(log.stored()); n != frames+1 {
+		t.Errorf("%d frames are stored, want %d", n, frames+1)
+	}
+}
+
 func TestNothingIsAnsweredBeforeItIsDurable(t *testing.T) {
 	t.Parallel()
 	log := &memoryLog{syncErr: errors.New("the disk says no")}
@@ -401,10 +427,6 @@ func TestDeviceThatDoesNotReadIsHungUp(t *testing.T) {
 	log := &memoryLog{}
 	s, addr := start(t, log, func(c *Config) { c.Limits.Write = time.Second })
 	c := dial(t, addr)
-	// Room for what the kernel drops unseen when tiny segments fill a small buffer.
-	if err := c.SetReadBuffer(1 << 20); err != nil {
-		t.Fatal(err)
-	}
 	write(t, c, unhex(t, loginHex))
 	beats := bytes.Repeat(unhex(t, beatHex), 1000)
 	_ = c.SetWriteDeadline(time.Now().Add(20 * time.Second))

@@ -19,6 +19,9 @@ type Session struct {
 	device  protocol.Session // as the next frame is decoded
 	in, out uint64           // stream offsets: input released, answers recorded
 
+	// held is half a frame that had to be taken out of the kernel: see hold.
+	held []byte
+
 	// unsent are answer bytes the kernel did not take; unsentPos is where in
 	// the log the first of them is recorded. While there are any, the
 	// connection is not read: a device that does not read is not served more.
@@ -43,8 +46,8 @@ type batchState struct {
 	answer  int              // answer bytes in records of this batch
 	first   int              // its first record in the batch
 	records int
-	frames  int // valid frames behind a login
-	login   bool
+	frames  int    // valid frames behind a login
+	held    []byte // what is held after the batch
 	close   CloseReason
 }
 

@@ -72,3 +72,14 @@ func queued(fd int) int {
 	}
 	return n
 }
+
+// windowShut says whether the receive buffer is so full of memory that the
+// kernel may not let the device send. It counts memory, not bytes: what is
+// pinned by half a frame counts in whole.
+func windowShut(fd int) bool {
+	const soMemInfo, allocated, limit = 55, 0, 1
+	var info [9]uint32
+	size := uint32(unsafe.Sizeof(info))
+	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, soMemInfo, uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
+	return errno == 0 && info[allocated] > info[limit]/2
+}

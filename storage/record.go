@@ -19,6 +19,10 @@ const (
 	// Carry: the record repeats answer bytes that an older record already
 	// holds and the device has not taken yet. Input is empty.
 	Carry
+	// Partial: Input is half a frame that had to be taken from the kernel before
+	// its rest came. The record of the frame holds these bytes again, so this
+	// one is never a row: it says where the input ends.
+	Partial
 )
 
 // Record is one exchange: bytes a device sent (one frame, or junk, or nothing)
