@@ -1,0 +1,158 @@
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// segmentInfo is a segment on disk.
+type segmentInfo struct {
+	segmentHeader
+	path string
+	size int64
+	mod  int64 // Unix seconds of the last write
+}
+
+func segmentPath(dir string, number uint32) string {
+	return filepath.Join(dir, fmt.Sprintf("%010d.seg", number))
+}
+
+// list returns the segments of a directory by number. Files that are no
+// segments are left alone; one of another version is ErrVersion.
+func list(dir string) ([]segmentInfo, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var segments []segmentInfo
+	for _, e := range entries {
+		name, ok := strings.CutSuffix(e.Name(), ".seg")
+		number, err := strconv.ParseUint(name, 10, 32)
+		if !ok || err != nil {
+			continue
+		}
+		s := segmentInfo{path: filepath.Join(dir, e.Name())}
+		head := make([]byte, headerSize)
+		f, err := open(s.path, os.O_RDONLY)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // room was made meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		n, _ := io.ReadFull(f, head)
+		st, err := f.Stat()
+		_ = f.Close()
+		if err != nil {
+			return nil, err
+		}
+		s.size, s.mod = st.Size(), st.ModTime().Unix()
+		s.segmentHeader, err = parseHeader(head[:n])
+		if errors.Is(err, ErrVersion) {
+			return nil, fmt.Errorf("%s: %w", s.path, err)
+		}
+		// With a damaged header the records behind it still prove themselves.
+		s.number = uint32(number)
+		segments = append(segments, s)
+	}
+	slices.SortFunc(segments, func(a, b segmentInfo) int { return int(int64(a.number) - int64(b.number)) })
+	return segments, nil
+}
+
+// limitOf returns how far segment i is valid.
+func limitOf(segments []segmentInfo, i int) int64 {
+	if i+1 < len(segments) && segments[i+1].number == segments[i].number+1 {
+		if cut := int64(segments[i+1].cut); cut > 0 {
+			return min(cut, segments[i].size)
+		}
+	}
+	return segments[i].size
+}
+
+func open(path string, flag int) (*os.File, error) {
+	return os.OpenFile(path, flag|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+}
+
+// segment is the one that is written.
+type segment struct {
+	segmentHeader
+	f       *os.File
+	fault   func(op string) error
+	written int64 // zeros and records reach to here
+}
+
+// create claims a number: O_EXCL decides between two that want it.
+func create(dir string, h segmentHeader, ahead int64, fault func(string) error) (*segment, error) {
+	if err := fault("create"); err != nil {
+		return nil, err
+	}
+	f, err := open(segmentPath(dir, h.number), os.O_RDWR|os.O_CREATE|os.O_EXCL)
+	if err != nil {
+		return nil, err
+	}
+	s := &segment{segmentHeader: h, f: f, fault: fault}
+	if err = s.writeAt(h.append(nil), 0); err == nil {
+		err = s.extend(headerSize + ahead)
+	}
+	if err == nil {
+		err = syncDir(dir)
+	}
+	if err != nil {
+		_ = f.Close()
+		_ = os.Remove(f.Name())
+		return nil, err
+	}
+	return s, nil
+}
+
+// extend writes zeros up to a size and makes that durable, so that a later
+// sync has only data to write.
+func (s *segment) extend(to int64) error {
+	zeros := make([]byte, 256<<10)
+	for at := max(s.written, headerSize); at < to; at += int64(len(zeros)) {
+		if err := s.writeAt(zeros[:min(int64(len(zeros)), to-at)], at); err != nil {
+			return err
+		}
+	}
+	if err := s.f.Sync(); err != nil {
+		return err
+	}
+	s.written = max(s.written, to)
+	return nil
+}
+
+func (s *segment) writeAt(b []byte, at int64) error {
+	if err := s.fault("write"); err != nil {
+		return err
+	}
+	_, err := s.f.WriteAt(b, at)
+	return err
+}
+
+func (s *segment) sync() error {
+	if err := s.fault("sync"); err != nil {
+		return err
+	}
+	for {
+		err := unix.Fdatasync(int(s.f.Fd())) //nolint:gosec // a descriptor
+		if !errors.Is(err, unix.EINTR) {
+			return os.NewSyscallError("fdatasync", err)
+		}
+	}
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

@@ -1,0 +1,388 @@
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"gt06/storage"
+)
+
+// Options of a Writer. Zero values mean the defaults in brackets.
+type Options struct {
+	Dir          string
+	SegmentBytes int64         // [64 MiB, or an eighth of MaxBytes when that is less]
+	MaxBytes     int64         // of all segments [10 % of the file system, at most 4 GiB]
+	MinFree      int64         // bytes left to others [the larger of 5 % and 2 GiB, at most 10 % of the file system]
+	Retention    time.Duration // of what is in the database [7 days]
+	Logger       *zap.Logger
+	Registerer   prometheus.Registerer
+	Now          func() time.Time
+
+	fault func(op string) error // tests: fails create, write and sync
+}
+
+// Writer appends to the log and makes it durable. It may be used by many
+// goroutines.
+type Writer struct {
+	opt Options
+	log *zap.Logger
+
+	mu      sync.Mutex
+	changed sync.Cond // durable, seg or err moved, or time passed
+	seg     *segment
+	end     int64  // of the records in seg
+	buf     []byte // records being appended
+	pending []byte // copies of the records of seg that are not durable
+	err     error  // ErrBroken: for good
+	closing bool
+
+	durable  atomic.Uint64 // storage.Position
+	last     atomic.Uint64 // storage.Position behind the last record
+	settled  atomic.Uint64
+	released atomic.Uint64
+	appended atomic.Uint64
+	full     atomic.Pointer[error]
+	bytes    atomic.Int64
+	oldest   atomic.Int64 // Unix seconds of the oldest segment's last write
+
+	notifyMu sync.Mutex
+	notify   chan struct{} // closed when durable moves
+
+	metrics metrics
+	stop    chan struct{}
+	done    sync.WaitGroup
+}
+
+// ahead is how far zeros are written before records, and step how much at a
+// time.
+const (
+	ahead = 1 << 20
+	step  = 4 << 20
+)
+
+// Open claims a new segment under the next generation. What earlier owners
+// wrote is made durable first: a kill may have left it in the page cache.
+func Open(opt Options) (*Writer, error) {
+	if err := opt.complete(); err != nil {
+		return nil, err
+	}
+	w := &Writer{opt: opt, log: opt.Logger, notify: make(chan struct{}), stop: make(chan struct{})}
+	w.changed.L = &w.mu
+	if err := w.metrics.register(w, opt.Registerer); err != nil {
+		return nil, err
+	}
+	segments, err := list(opt.Dir)
+	if err != nil {
+		return nil, err
+	}
+	next := segmentHeader{generation: 1, number: 1}
+	for i := range segments {
+		s := &segments[i]
+		next.generation = max(next.generation, s.generation+1)
+		next.number = s.number + 1
+		if err := adopt(s, opt.Now().Unix()); err != nil {
+			return nil, err
+		}
+	}
+	for {
+		w.seg, err = create(opt.Dir, next, min(ahead, opt.SegmentBytes), opt.fault)
+		if !errors.Is(err, os.ErrExist) {
+			break
+		}
+		next.number++
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrNotWritable, opt.Dir, err)
+	}
+	w.end = headerSize
+	w.moved(storage.At(next.number, headerSize))
+	w.last.Store(w.durable.Load())
+	w.settled.Store(w.durable.Load())
+	w.makeRoom()
+	w.done.Go(w.commit)
+	w.done.Go(w.keep)
+	return w, nil
+}
+
+// adopt makes a segment of an earlier owner durable, or deletes it when it was
+// claimed and never used.
+func adopt(s *segmentInfo, now int64) error {
+	const recent = 3600 // older ones were written back by the kernel long ago
+	f, err := open(s.path, os.O_RDWR)
+	if err != nil {
+		return err
+	}
+	defer f.Close() //nolint:errcheck // synced above
+	head := make([]byte, recordHead)
+	if n, _ := f.ReadAt(head, headerSize); n == 0 || allZero(head[:n]) && s.size <= headerSize+ahead {
+		r := NewReader("", 0)
+		r.f, r.number, r.valid = f, s.number, s.size
+		if r.search(headerSize, s.size) < 0 {
+			return os.Remove(s.path)
+		}
+	}
+	if now-s.mod > recent {
+		return nil
+	}
+	return os.NewSyscallError("fdatasync", unix.Fdatasync(int(f.Fd()))) //nolint:gosec // a descriptor
+}
+
+// complete fills the defaults in and checks the directory.
+func (o *Options) complete() error {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Logger == nil {
+		o.Logger = zap.NewNop()
+	}
+	if o.Registerer == nil {
+		o.Registerer = prometheus.NewRegistry()
+	}
+	if o.fault == nil {
+		o.fault = func(string) error { return nil }
+	}
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return fmt.Errorf("%w: %w", ErrNotWritable, err)
+	}
+	var st unix.Stat_t
+	if err := unix.Lstat(o.Dir, &st); err != nil {
+		return fmt.Errorf("%w: %w", ErrNotWritable, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR || int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("%w: %s must be a directory of user %d", ErrNotWritable, o.Dir, os.Geteuid())
+	}
+	total, _, err := space(o.Dir)
+	if err != nil {
+		return err
+	}
+	if o.MaxBytes == 0 {
+		o.MaxBytes = min(total/10, 4<<30)
+	}
+	if o.MinFree == 0 {
+		o.MinFree = min(max(total/20, 2<<30), total/10)
+	}
+	if o.SegmentBytes == 0 {
+		o.SegmentBytes = max(64<<10, min(64<<20, o.MaxBytes/8))
+	}
+	if o.Retention == 0 {
+		o.Retention = 7 * 24 * time.Hour
+	}
+	return nil
+}
+
+// Generation returns the number of this owner: one more than of any before.
+func (w *Writer) Generation() uint64 { return w.seg.generation }
+
+// Append writes all records with one write(2) and returns the position behind
+// the last. They are not durable yet. After an error none of them is in the
+// log: ErrFull, or what the disk said.
+func (w *Writer) Append(recs []*storage.Record) (storage.Position, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.Room(); err != nil {
+		return 0, err
+	}
+	for {
+		w.buf = w.buf[:0] // again after a rotation: it waits, and others append meanwhile
+		for _, r := range recs {
+			w.buf = appendRecord(w.buf, r)
+		}
+		if w.end == headerSize || w.end+int64(len(w.buf)) <= w.opt.SegmentBytes {
+			break
+		}
+		if err := w.rotate(); err != nil {
+			return 0, err
+		}
+	}
+	if w.err != nil {
+		return 0, w.err
+	}
+	if err := w.seg.writeAt(w.buf, w.end); err != nil {
+		// Part of it may be there: it must not be read as records some day.
+		if cut := w.seg.f.Truncate(w.end); cut != nil {
+			w.fail(fmt.Errorf("%w: write: %w; cut the torn write: %w", ErrBroken, err, cut))
+			return 0, w.err
+		}
+		w.seg.written = min(w.seg.written, w.end)
+		return 0, fmt.Errorf("append: %w", err)
+	}
+	w.pending = append(w.pending, w.buf...)
+	w.end += int64(len(w.buf))
+	w.seg.written = max(w.seg.written, w.end)
+	w.appended.Add(uint64(len(recs)))
+	pos := storage.At(w.seg.number, uint32(w.end)) //nolint:gosec // a segment is below 4 GiB
+	w.last.Store(uint64(pos))
+	w.changed.Broadcast()
+	return pos, nil
+}
+
+// rotate waits until the segment is durable and goes on in a new one.
+func (w *Writer) rotate() error {
+	number := w.seg.number
+	for len(w.pending) > 0 && w.err == nil && w.seg.number == number {
+		w.changed.Wait()
+	}
+	if w.err != nil || w.seg.number != number {
+		return w.err // somebody else was here meanwhile
+	}
+	h := segmentHeader{generation: w.seg.generation, number: number + 1}
+	next, err := create(w.opt.Dir, h, min(ahead, w.opt.SegmentBytes), w.opt.fault)
+	if err != nil {
+		w.setFull(fmt.Errorf("%w: new segment: %w", ErrFull, err))
+		return w.Room()
+	}
+	w.enter(next)
+	return nil
+}
+
+func (w *Writer) enter(next *segment) {
+	_ = w.seg.f.Close()
+	w.seg, w.end = next, headerSize
+	w.moved(storage.At(next.number, headerSize))
+	w.last.Store(w.durable.Load())
+}
+
+// commit is the goroutine that syncs: one fdatasync for all that was appended
+// before it begins, and at once when there is something.
+func (w *Writer) commit() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for {
+		for len(w.pending) == 0 && !w.closing || w.err != nil && !w.closing {
+			w.changed.Wait()
+		}
+		if len(w.pending) == 0 || w.err != nil {
+			return
+		}
+		seg, end, n := w.seg, w.end, len(w.pending)
+		w.mu.Unlock()
+		begin := time.Now()
+		err := seg.sync()
+		w.metrics.sync.Observe(time.Since(begin).Seconds())
+		w.mu.Lock()
+		if err != nil {
+			w.rewrite(end-int64(n), err)
+			continue
+		}
+		w.pending = w.pending[:copy(w.pending, w.pending[n:])]
+		w.moved(storage.At(seg.number, uint32(end))) //nolint:gosec // below 4 GiB
+	}
+}
+
+// rewrite takes what is not durable to a new segment after a failed sync. The
+// old one is valid up to cut and never synced again: it could lie.
+func (w *Writer) rewrite(cut int64, cause error) {
+	w.metrics.failedSyncs.Inc()
+	w.log.Error("a sync failed: what was not durable is written again elsewhere", zap.Error(cause), zap.Uint32("segment", w.seg.number))
+	h := segmentHeader{generation: w.seg.generation, number: w.seg.number + 1, cut: uint32(cut)} //nolint:gosec // below 4 GiB
+	next, err := create(w.opt.Dir, h, int64(len(w.pending)), w.opt.fault)
+	if err == nil {
+		if err = next.writeAt(w.pending, headerSize); err == nil {
+			err = next.sync()
+		}
+	}
+	if err != nil {
+		w.fail(fmt.Errorf("%w: sync: %w; again elsewhere: %w", ErrBroken, cause, err))
+		return
+	}
+	size := int64(len(w.pending))
+	w.pending = w.pending[:0]
+	w.enter(next)
+	w.end = headerSize + size
+	end := storage.At(next.number, uint32(w.end)) //nolint:gosec // below 4 GiB
+	w.last.Store(uint64(end))
+	w.moved(end)
+}
+
+func (w *Writer) fail(err error) {
+	w.err = err
+	w.log.Error("the log is broken: nothing is answered any more", zap.Error(err))
+	w.changed.Broadcast()
+}
+
+// moved publishes a new durable position. mu is held.
+func (w *Writer) moved(pos storage.Position) {
+	w.durable.Store(uint64(pos))
+	w.changed.Broadcast()
+	w.notifyMu.Lock()
+	close(w.notify)
+	w.notify = make(chan struct{})
+	w.notifyMu.Unlock()
+}
+
+// Sync returns nil once everything before pos is durable: ErrTimeout when that
+// takes longer than within, ErrBroken when it will not happen.
+func (w *Writer) Sync(pos storage.Position, within time.Duration) error {
+	if w.Durable() >= pos {
+		return nil
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	begin := time.Now()
+	for w.Durable() < pos {
+		if w.err != nil {
+			return w.err
+		}
+		if time.Since(begin) > within {
+			return fmt.Errorf("%w: %v", ErrTimeout, within)
+		}
+		w.changed.Wait() // keep broadcasts while time passes
+	}
+	return nil
+}
+
+// Durable returns the position before which everything survives a power
+// failure. A reader must not go beyond it.
+func (w *Writer) Durable() storage.Position { return storage.Position(w.durable.Load()) }
+
+// End returns the position behind the last record.
+func (w *Writer) End() storage.Position { return storage.Position(w.last.Load()) }
+
+// Notify returns a channel that is closed when Durable moves.
+func (w *Writer) Notify() <-chan struct{} {
+	w.notifyMu.Lock()
+	defer w.notifyMu.Unlock()
+	return w.notify
+}
+
+// SetSettled moves the settled mark: before it all input is released and every
+// answer was taken (HANDOVER.md section 2).
+func (w *Writer) SetSettled(pos storage.Position) { w.settled.Store(uint64(pos)) }
+
+// Settled returns the settled mark.
+func (w *Writer) Settled() storage.Position { return storage.Position(w.settled.Load()) }
+
+// Stats are what `gt06ctl status` says of the log.
+type Stats struct {
+	Bytes    int64
+	Oldest   time.Time // zero: empty
+	Appended uint64    // records, by this owner
+}
+
+// Stats returns figures of the log as of the last second.
+func (w *Writer) Stats() Stats {
+	s := Stats{Bytes: w.bytes.Load(), Appended: w.appended.Load()}
+	if t := w.oldest.Load(); t > 0 {
+		s.Oldest = time.Unix(t, 0).UTC()
+	}
+	return s
+}
+
+// Close makes all durable and ends the Writer.
+func (w *Writer) Close() error {
+	close(w.stop)
+	w.mu.Lock()
+	w.closing = true
+	w.changed.Broadcast()
+	w.mu.Unlock()
+	w.done.Wait()
+	return errors.Join(w.err, w.seg.f.Close())
+}
