@@ -91,6 +91,15 @@ func AppendAttributes(dst []byte, attributes []Attribute) []byte {
 	return append(w.dst, '}')
 }
 
+// AppendNetwork appends the cells and access points as members of a JSON object
+// that is open at the end of dst.
+func AppendNetwork(dst []byte, m *Message) []byte {
+	w := jsonWriter{dst: dst}
+	w.cells(m.Cells)
+	w.accessPoints(m.WiFi)
+	return w.dst
+}
+
 type jsonWriter struct{ dst []byte }
 
 func (w *jsonWriter) key(name string) {

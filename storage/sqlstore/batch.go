@@ -1,0 +1,232 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/jmoiron/sqlx"
+
+	"gt06/protocol"
+	"gt06/storage"
+	"gt06/storage/event"
+)
+
+// cursor is where a log stands in the database.
+type cursor struct {
+	Epoch    int64 `db:"epoch"`
+	Position int64 `db:"position"`
+}
+
+// errMoved: the cursor in the database is not where the writer believes: a
+// commit went through whose reply was lost, or an older database was restored.
+var errMoved = errors.New("gt06/sqlstore: the cursor moved")
+
+// statement is one multi-row INSERT.
+type statement struct {
+	table, columns string
+	key, column    string // for rows that may be there already
+	rows           int
+	fill           func(v *values)
+}
+
+// commit writes rows and cursor in one transaction. Nothing of it is there
+// after an error, or all of it when the reply to the commit was lost; the
+// cursor tells.
+func (w *Writer) commit(ctx context.Context, rows *event.Rows, end storage.Position) (merged int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	tx, err := w.s.db.BeginTxx(ctx, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer tx.Rollback() //nolint:errcheck // after a commit it says so
+	have, err := w.lock(ctx, tx)
+	if err != nil {
+		return 0, err
+	}
+	if have.Position != int64(w.position) { //nolint:gosec // below 2^63
+		w.moved = storage.Position(have.Position) //nolint:gosec // below 2^63
+		return 0, errMoved
+	}
+	ids, err := w.devices(ctx, tx, rows)
+	if err != nil {
+		return 0, err
+	}
+	for _, st := range w.statements(rows, ids) {
+		n, err := w.insert(ctx, tx, &st)
+		if err != nil {
+			return 0, fmt.Errorf("insert into %s: %w", st.table, err)
+		}
+		merged += int64(st.rows) - n
+	}
+	if err := w.latest(ctx, tx, rows, ids); err != nil {
+		return 0, fmt.Errorf("update latest_positions: %w", err)
+	}
+	w.fail("store.inserted")
+	res, err := tx.ExecContext(ctx, "UPDATE ingest_cursors SET epoch = ?, position = ?, merged = merged + ? WHERE node = ? AND shard = 0 AND epoch = ? AND position = ?",
+		w.epoch, int64(end), merged, w.node, have.Epoch, have.Position) //nolint:gosec // below 2^63
+	if err != nil {
+		return 0, fmt.Errorf("update cursor: %w", err)
+	}
+	if n, err := res.RowsAffected(); err != nil || n != 1 {
+		return 0, fmt.Errorf("update cursor: %d rows, want 1: %w", n, errors.Join(err, ErrFenced))
+	}
+	if err := tx.Commit(); err != nil {
+		return 0, fmt.Errorf("commit: %w", err)
+	}
+	w.fail("store.committed")
+	w.learn(ids)
+	return merged, nil
+}
+
+// lock reads the cursor and keeps others from moving it. An older epoch than
+// ours is taken over; a newer one fences us.
+func (w *Writer) lock(ctx context.Context, tx *sqlx.Tx) (cursor, error) {
+	var have cursor
+	err := tx.GetContext(ctx, &have, "SELECT epoch, position FROM ingest_cursors WHERE node = ? AND shard = 0"+w.s.d.forUpdate(), w.node)
+	if errors.Is(err, sql.ErrNoRows) {
+		_, err = tx.ExecContext(ctx, "INSERT INTO ingest_cursors (node, shard, epoch, position) VALUES (?, 0, ?, 0)", w.node, w.epoch)
+		have = cursor{Epoch: w.epoch}
+	}
+	if err != nil {
+		return have, fmt.Errorf("read cursor: %w", err)
+	}
+	if have.Epoch > w.epoch {
+		return have, fmt.Errorf("%w: epoch %d, ours is %d", ErrFenced, have.Epoch, w.epoch)
+	}
+	return have, nil
+}
+
+// devices returns the ids of all devices in rows: unknown ones are registered,
+// and last_seen_at is written when it is older than seenEvery.
+func (w *Writer) devices(ctx context.Context, tx *sqlx.Tx, rows *event.Rows) (map[protocol.IMEI]int64, error) {
+	ids := make(map[protocol.IMEI]int64, len(rows.Seen))
+	v := values{d: w.s.d}
+	var unknown []any
+	now := w.s.opt.Now().UnixMicro()
+	for imei, seen := range rows.Seen {
+		known, ok := w.known[imei]
+		if ok {
+			ids[imei] = known.id
+			if seen-known.written < seenEvery.Microseconds() {
+				continue
+			}
+		} else {
+			unknown = append(unknown, imei.String())
+		}
+		v.open()
+		v.text(imei.String())
+		v.micros(seen)
+		v.micros(seen)
+		v.micros(now)
+		v.micros(now)
+		v.close()
+		w.touched[imei] = seen
+	}
+	if len(v.dst) == 0 {
+		return ids, nil
+	}
+	q := append([]byte("INSERT INTO devices (imei, first_seen_at, last_seen_at, created_at, updated_at) VALUES "), v.dst[:len(v.dst)-1]...)
+	q = append(q, w.s.d.touch()...)
+	if _, err := tx.ExecContext(ctx, string(q)); err != nil {
+		return nil, fmt.Errorf("register devices: %w", err)
+	}
+	if len(unknown) == 0 {
+		return ids, nil
+	}
+	query, args, err := sqlx.In("SELECT id, imei FROM devices WHERE imei IN (?)", unknown)
+	if err != nil {
+		return nil, err
+	}
+	var found []struct {
+		ID   int64  `db:"id"`
+		IMEI string `db:"imei"`
+	}
+	if err := tx.SelectContext(ctx, &found, query, args...); err != nil {
+		return nil, fmt.Errorf("read devices: %w", err)
+	}
+	for _, f := range found {
+		imei, err := protocol.ParseIMEI(f.IMEI)
+		if err != nil {
+			return nil, err
+		}
+		ids[imei] = f.ID
+	}
+	return ids, nil
+}
+
+func (w *Writer) statements(rows *event.Rows, ids map[protocol.IMEI]int64) []statement {
+	const byReceipt = "device_id, received_at, spool_position"
+	return []statement{
+		{"positions", "device_id, " + positionColumns, "device_id, fix_time, kind, fix_hash", "device_id", len(rows.Positions), func(v *values) {
+			for i := range rows.Positions {
+				v.position(ids[rows.Positions[i].Device], &rows.Positions[i])
+			}
+		}},
+		{"alarms", "device_id, fix_time, alarm, code, received_at, latitude, longitude, fix_hash", "device_id, fix_time, alarm, fix_hash", "device_id", len(rows.Alarms), func(v *values) {
+			for i := range rows.Alarms {
+				v.alarm(ids[rows.Alarms[i].Device], &rows.Alarms[i])
+			}
+		}},
+		{"heartbeats", byReceipt + ", ignition, charging, blocked, battery_level, rssi, attributes", byReceipt, "device_id", len(rows.Heartbeats), func(v *values) {
+			for i := range rows.Heartbeats {
+				v.heartbeat(ids[rows.Heartbeats[i].Device], &rows.Heartbeats[i])
+			}
+		}},
+		{"device_events", byReceipt + ", kind, attributes", byReceipt, "device_id", len(rows.Events), func(v *values) {
+			for i := range rows.Events {
+				v.event(ids[rows.Events[i].Device], &rows.Events[i])
+			}
+		}},
+		{"quarantined_frames", "imei, received_at, spool_position, frame, reason", "received_at, spool_position", "reason", len(rows.Quarantined), func(v *values) {
+			for i := range rows.Quarantined {
+				v.quarantined(&rows.Quarantined[i])
+			}
+		}},
+	}
+}
+
+// insert returns how many rows are new; the others were there already.
+func (w *Writer) insert(ctx context.Context, tx *sqlx.Tx, st *statement) (int64, error) {
+	if st.rows == 0 {
+		return 0, nil
+	}
+	v := values{d: w.s.d, dst: append(w.sql[:0], "INSERT INTO "...)}
+	v.dst = append(append(v.dst, st.table...), " ("...)
+	v.dst = append(append(v.dst, st.columns...), ") VALUES "...)
+	st.fill(&v)
+	v.dst = w.s.d.merge(v.dst[:len(v.dst)-1], st.key, st.column)
+	w.sql = v.dst
+	res, err := tx.ExecContext(ctx, string(v.dst))
+	if err != nil {
+		return 0, err
+	}
+	return res.RowsAffected()
+}
+
+// latest moves latest_positions to the newest row of each device that has a
+// place and a time of its own.
+func (w *Writer) latest(ctx context.Context, tx *sqlx.Tx, rows *event.Rows, ids map[protocol.IMEI]int64) error {
+	newest := map[protocol.IMEI]*event.Position{}
+	for i := range rows.Positions {
+		p := &rows.Positions[i]
+		if !p.HasFix || !p.Valid || p.Source != event.FromGPS {
+			continue
+		}
+		if old := newest[p.Device]; old == nil || p.FixTime >= old.FixTime {
+			newest[p.Device] = p
+		}
+	}
+	if len(newest) == 0 {
+		return nil
+	}
+	v := values{d: w.s.d, dst: append(w.sql[:0], "INSERT INTO latest_positions (device_id, "+positionColumns+") VALUES "...)}
+	for imei, p := range newest {
+		v.position(ids[imei], p)
+	}
+	w.sql = w.s.d.newest(v.dst[:len(v.dst)-1], "device_id", latestColumns)
+	_, err := tx.ExecContext(ctx, string(w.sql))
+	return err
+}

@@ -1,0 +1,154 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+)
+
+// Device is a row of devices with where it was last.
+type Device struct {
+	IMEI      string
+	Name      string
+	Model     string
+	UTCOffset *int32 // seconds; the operator's
+	Status    string
+	LastSeen  time.Time // zero: never
+	FixTime   time.Time // of latest_positions; zero: none
+	Latitude  float64
+	Longitude float64
+	SpeedKMH  float64
+}
+
+// Devices lists all devices by IMEI.
+func (s *Store) Devices(ctx context.Context) ([]Device, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	rows, err := s.db.QueryxContext(ctx, `SELECT d.imei, d.name, d.model, d.utc_offset_s, d.status, d.last_seen_at, l.fix_time, l.latitude, l.longitude, l.speed_kmh
+		FROM devices d LEFT JOIN latest_positions l ON l.device_id = d.id ORDER BY d.imei`)
+	if err != nil {
+		return nil, s.classify(err)
+	}
+	defer rows.Close() //nolint:errcheck // Err is asked
+	var list []Device
+	for rows.Next() {
+		var d Device
+		var name, model sql.NullString
+		var offset sql.NullInt32
+		var seen, fix any
+		var latitude, longitude, speed sql.NullFloat64
+		if err := rows.Scan(&d.IMEI, &name, &model, &offset, &d.Status, &seen, &fix, &latitude, &longitude, &speed); err != nil {
+			return nil, err
+		}
+		d.Name, d.Model = name.String, model.String
+		if offset.Valid {
+			d.UTCOffset = &offset.Int32
+		}
+		d.LastSeen, d.FixTime = moment(seen), moment(fix)
+		d.Latitude, d.Longitude, d.SpeedKMH = latitude.Float64, longitude.Float64, speed.Float64
+		list = append(list, d)
+	}
+	return list, rows.Err()
+}
+
+// moment reads a time column: MariaDB gives times, SQLite text.
+func moment(v any) time.Time {
+	switch v := v.(type) {
+	case time.Time:
+		return v.UTC()
+	case []byte:
+		return moment(string(v))
+	case string:
+		t, err := time.Parse(time.DateTime, v[:min(len(v), len(time.DateTime))])
+		if err != nil {
+			return time.Time{}
+		}
+		return t
+	}
+	return time.Time{}
+}
+
+// Stored is one row of a table, as far as a ledger can be compared with it.
+type Stored struct {
+	Table     string    `json:"table"`
+	IMEI      string    `json:"imei"`
+	Kind      string    `json:"kind,omitempty"`
+	Time      time.Time `json:"time"`
+	Protocol  int       `json:"protocol,omitempty"`
+	Serial    int       `json:"serial,omitempty"`
+	Latitude  float64   `json:"latitude,omitempty"`
+	Longitude float64   `json:"longitude,omitempty"`
+	SpeedKMH  float64   `json:"speed_kmh,omitempty"`
+	Course    float64   `json:"course,omitempty"`
+	Alarm     string    `json:"alarm,omitempty"`
+}
+
+// Rows returns what is stored of devices, received at or after a time.
+func (s *Store) Rows(ctx context.Context, imeis []string, since time.Time) ([]Stored, error) {
+	ctx, cancel := context.WithTimeout(ctx, 4*timeout)
+	defer cancel()
+	var all []Stored
+	const step = 500
+	for len(imeis) > 0 {
+		part := imeis[:min(len(imeis), step)]
+		imeis = imeis[len(part):]
+		for _, q := range []struct{ table, columns, time string }{
+			{"positions", "t.kind, t.fix_time, t.protocol, t.serial, t.latitude, t.longitude, t.speed_kmh, t.course, t.alarm", "received_at"},
+			{"alarms", "'', t.fix_time, 0, 0, t.latitude, t.longitude, 0, 0, t.alarm", "received_at"},
+			{"heartbeats", "'', t.received_at, 0, 0, 0, 0, 0, 0, ''", "received_at"},
+			{"device_events", "t.kind, t.received_at, 0, 0, 0, 0, 0, 0, ''", "received_at"},
+			{"quarantined_frames", "'', t.received_at, 0, 0, 0, 0, 0, 0, ''", "received_at"},
+		} {
+			from := " FROM " + q.table + " t JOIN devices d ON d.id = t.device_id"
+			if q.table == "quarantined_frames" {
+				from = " FROM quarantined_frames t JOIN devices d ON d.imei = t.imei"
+			}
+			query, args, err := sqlx.In("SELECT d.imei, "+q.columns+from+" WHERE d.imei IN (?) AND t."+q.time+" >= ?", part, since.UTC().Format(time.DateTime))
+			if err != nil {
+				return nil, err
+			}
+			if all, err = s.scan(ctx, all, q.table, query, args); err != nil {
+				return nil, s.classify(err)
+			}
+		}
+	}
+	return all, nil
+}
+
+func (s *Store) scan(ctx context.Context, all []Stored, table, query string, args []any) ([]Stored, error) {
+	rows, err := s.db.QueryxContext(ctx, query, args...)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", table, err)
+	}
+	defer rows.Close() //nolint:errcheck // Err is asked
+	for rows.Next() {
+		r := Stored{Table: table}
+		var at any
+		var kind, alarm sql.NullString
+		var latitude, longitude, speed, course sql.NullFloat64
+		if err := rows.Scan(&r.IMEI, &kind, &at, &r.Protocol, &r.Serial, &latitude, &longitude, &speed, &course, &alarm); err != nil {
+			return nil, err
+		}
+		r.Kind, r.Alarm, r.Time = kind.String, alarm.String, moment(at)
+		r.Latitude, r.Longitude, r.SpeedKMH, r.Course = latitude.Float64, longitude.Float64, speed.Float64, course.Float64
+		all = append(all, r)
+	}
+	return all, rows.Err()
+}
+
+// Movement says how many devices sent fixes in a window, and of how many the
+// place changed.
+type Movement struct{ Reporting, Moving int }
+
+// Movement looks at the fixes since a time.
+func (s *Store) Movement(ctx context.Context, since time.Time) (m Movement, err error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	row := s.db.QueryRowxContext(ctx, `SELECT COUNT(*), COALESCE(SUM(CASE WHEN places > 1 THEN 1 ELSE 0 END), 0) FROM (
+		SELECT device_id, COUNT(DISTINCT latitude) + COUNT(DISTINCT longitude) - 1 AS places FROM positions WHERE fix_time >= ? AND valid = 1 GROUP BY device_id) p`,
+		since.UTC().Format(time.DateTime))
+	return m, s.classify(row.Scan(&m.Reporting, &m.Moving))
+}

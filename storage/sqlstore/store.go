@@ -1,0 +1,260 @@
+// Package sqlstore keeps the rows in MariaDB or SQLite: the schema, the writer
+// that moves the log into it exactly once, and the questions others ask of it.
+//
+// A batch is one transaction: its rows and the cursor that says how far the
+// log is in the database. The cursor lives in the database, so restoring an
+// older one rewinds it and the log fills the gap. Nothing here is on the path
+// of an answer.
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+	"github.com/jmoiron/sqlx"
+	"github.com/pressly/goose/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	_ "modernc.org/sqlite" // the driver
+)
+
+//go:embed migrations
+var migrations embed.FS
+
+// Kind is the database.
+type Kind string
+
+// The databases.
+const (
+	SQLite  Kind = "sqlite"
+	MariaDB Kind = "mariadb"
+)
+
+// Errors that callers test for. None of them holds a password.
+var (
+	ErrLogin        = errors.New("gt06/sqlstore: the database refuses the login")
+	ErrUnreachable  = errors.New("gt06/sqlstore: the database does not answer")
+	ErrSchema       = errors.New("gt06/sqlstore: the schema is not this program's")
+	ErrForeignTable = errors.New("gt06/sqlstore: a table of the same name belongs to somebody else")
+	ErrFenced       = errors.New("gt06/sqlstore: another server writes this log's rows")
+)
+
+// Options of a Store.
+type Options struct {
+	Kind       Kind
+	DSN        string        // MariaDB, in go-sql-driver's form
+	Dir        string        // SQLite: gt06.db is made in it
+	Retention  time.Duration // of partitions and rows [90 days]
+	Now        func() time.Time
+	Logger     *zap.Logger
+	Registerer prometheus.Registerer
+}
+
+// Store is an open database with a current schema.
+type Store struct {
+	opt Options
+	db  *sqlx.DB
+	d   dialect
+	log *zap.Logger
+}
+
+// timeout bounds one statement: a database that accepts and never answers must
+// not hold the writer for ever.
+const timeout = 15 * time.Second
+
+// Check reads the settings without connecting: a DSN that cannot be parsed is
+// said before anything starts.
+func Check(opt Options) error {
+	if opt.Kind != MariaDB {
+		return nil
+	}
+	cfg, err := mysql.ParseDSN(opt.DSN)
+	if err != nil {
+		return fmt.Errorf("dsn: not of the form user:password@tcp(host:port)/database or user@unix(/path)/database") //nolint:goerr113 // the driver's text may hold the password
+	}
+	if cfg.DBName == "" {
+		return errors.New("dsn: names no database; it must exist, its tables are made")
+	}
+	return nil
+}
+
+// Open connects, checks and migrates. It does not wait for a database that is
+// away: ErrUnreachable can be tried again, ErrLogin, ErrSchema and
+// ErrForeignTable cannot.
+func Open(ctx context.Context, opt Options) (*Store, error) {
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	if opt.Logger == nil {
+		opt.Logger = zap.NewNop()
+	}
+	if opt.Retention == 0 {
+		opt.Retention = 90 * 24 * time.Hour
+	}
+	s := &Store{opt: opt, log: opt.Logger}
+	var err error
+	switch opt.Kind {
+	case SQLite:
+		s.d = sqliteDialect{}
+		s.db, err = openSQLite(opt)
+	case MariaDB:
+		s.d = mariaDialect{}
+		s.db, err = openMariaDB(opt)
+	default:
+		return nil, fmt.Errorf("store %q is neither sqlite nor mariadb", opt.Kind)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := s.prepare(ctx); err != nil {
+		_ = s.db.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func openSQLite(opt Options) (*sqlx.DB, error) {
+	dsn := "file:" + filepath.Join(opt.Dir, "gt06.db") +
+		"?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=busy_timeout(10000)&_pragma=foreign_keys(0)&_txlock=immediate"
+	return sqlx.Open("sqlite", dsn)
+}
+
+func openMariaDB(opt Options) (*sqlx.DB, error) {
+	cfg, err := mysql.ParseDSN(opt.DSN)
+	if err != nil {
+		return nil, Check(opt)
+	}
+	cfg.ParseTime, cfg.Loc = true, time.UTC
+	cfg.Timeout, cfg.ReadTimeout, cfg.WriteTimeout = 5*time.Second, timeout, timeout
+	cfg.ClientFoundRows = false // the counts tell new rows from merged ones
+	cfg.MultiStatements = false
+	cfg.InterpolateParams = true
+	if err := cfg.Apply(mysql.Charset("utf8mb4", "utf8mb4_bin")); err != nil {
+		return nil, err
+	}
+	if cfg.Params == nil {
+		cfg.Params = map[string]string{}
+	}
+	cfg.Params["sql_mode"] = "'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'"
+	cfg.Params["time_zone"] = "'+00:00'"
+	cfg.Logger = quiet{}
+	connector, err := mysql.NewConnector(cfg)
+	if err != nil {
+		return nil, err
+	}
+	db := sqlx.NewDb(sql.OpenDB(connector), "mysql")
+	db.SetMaxOpenConns(8)
+	db.SetConnMaxLifetime(time.Hour)
+	return db, nil
+}
+
+// quiet keeps the driver's own log lines off stderr; its errors are returned.
+type quiet struct{}
+
+func (quiet) Print(...any) {}
+
+// Close ends all connections.
+func (s *Store) Close() error { return s.db.Close() }
+
+// Kind returns the database.
+func (s *Store) Kind() Kind { return s.opt.Kind }
+
+func (s *Store) prepare(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 4*timeout)
+	defer cancel()
+	if err := s.db.PingContext(ctx); err != nil {
+		return s.classify(err)
+	}
+	if err := s.d.assert(ctx, s.db); err != nil {
+		return s.classify(err)
+	}
+	if err := s.migrate(ctx); err != nil {
+		return s.classify(err)
+	}
+	return s.classify(s.Maintain(ctx))
+}
+
+func (s *Store) migrate(ctx context.Context) error {
+	if err := s.refuseForeign(ctx); err != nil {
+		return err
+	}
+	files, err := fs.Sub(migrations, "migrations/"+string(s.opt.Kind))
+	if err != nil {
+		return err
+	}
+	p, err := goose.NewProvider(s.d.goose(), s.db.DB, files, goose.WithLogger(goose.NopLogger()))
+	if err != nil {
+		return fmt.Errorf("read migrations: %w", err)
+	}
+	sources := p.ListSources()
+	known := sources[len(sources)-1].Version
+	have, err := p.GetDBVersion(ctx)
+	if err != nil {
+		return fmt.Errorf("read the schema version: %w", err)
+	}
+	if have > known {
+		return fmt.Errorf("%w: it has version %d, this program knows up to %d", ErrSchema, have, known)
+	}
+	if _, err := p.Up(ctx); err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	return nil
+}
+
+// refuseForeign looks for tables of our names in a schema we never made.
+func (s *Store) refuseForeign(ctx context.Context) error {
+	tables, err := s.d.tables(ctx, s.db)
+	if err != nil {
+		return err
+	}
+	if slices.Contains(tables, "goose_db_version") {
+		return nil
+	}
+	for _, name := range []string{"devices", "positions", "latest_positions", "alarms", "heartbeats", "device_events", "device_commands", "quarantined_frames", "ingest_cursors"} {
+		if !slices.Contains(tables, name) {
+			continue
+		}
+		rows, err := s.db.QueryxContext(ctx, "SELECT * FROM "+name+" WHERE 1 = 0")
+		if err != nil {
+			return err
+		}
+		columns, err := rows.Columns()
+		if err = errors.Join(err, rows.Close(), rows.Err()); err != nil {
+			return err
+		}
+		return fmt.Errorf("%w: %s with the columns %s; give gt06 a schema of its own", ErrForeignTable, name, strings.Join(columns, ", "))
+	}
+	return nil
+}
+
+// classify turns a driver's error into one of ours, without what may hold a
+// password.
+func (s *Store) classify(err error) error {
+	var my *mysql.MySQLError
+	var ne net.Error
+	switch {
+	case err == nil, errors.Is(err, ErrSchema), errors.Is(err, ErrForeignTable):
+		return err
+	case errors.As(err, &my):
+		switch my.Number {
+		case 1044, 1045, 1049, 1698:
+			return fmt.Errorf("%w: %s", ErrLogin, my.Message)
+		case 1040, 1053, 1203:
+			return fmt.Errorf("%w: %s", ErrUnreachable, my.Message)
+		}
+		return err
+	case errors.As(err, &ne), errors.Is(err, mysql.ErrInvalidConn), errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	return err
+}

@@ -1,0 +1,393 @@
+package sqlstore
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"gt06/protocol"
+	"gt06/storage"
+	"gt06/storage/event"
+)
+
+const (
+	// batchRows is how many records one transaction takes.
+	batchRows = 1000
+	// seenEvery is how exact devices.last_seen_at is: a device that speaks all
+	// the time is written this often.
+	seenEvery = 30 * time.Second
+	// longest is the most a writer waits for a database that is away.
+	longest = 30 * time.Second
+)
+
+// Log is where the records come from.
+type Log interface {
+	// Durable returns the position before which records may be stored.
+	Durable() storage.Position
+	// Notify returns a channel that is closed when Durable moves.
+	Notify() <-chan struct{}
+	// Read returns a reader from a position.
+	Read(from storage.Position) Reader
+	// Release says that records before a position are in the database.
+	Release(storage.Position)
+}
+
+// Reader yields records; spool.Reader is one.
+type Reader interface {
+	Next(limit storage.Position, rec *storage.Record) (storage.Position, error)
+	Close() error
+}
+
+// WriterOptions of a Writer.
+type WriterOptions struct {
+	Log       Log
+	Node      string // names the log in the database
+	Epoch     int64  // the generation of the owner
+	Decoder   *protocol.Decoder
+	Failpoint func(name string) // tests
+}
+
+// State is how the writer fares.
+type State string
+
+// The states.
+const (
+	StateOK     State = "ok"
+	StateAway   State = "down"
+	StateSchema State = "schema" // stopped until an operator mends tables or rights
+	StateFenced State = "fenced"
+)
+
+// Status is a moment's view of the writer.
+type Status struct {
+	State     State
+	LastError string
+	Position  storage.Position // committed
+	Stored    int64            // records that are in the database, by this process
+}
+
+// Writer moves records from the log to the tables in batches; rows and cursor
+// commit in one transaction. It belongs to one goroutine; Status may be asked
+// by others.
+type Writer struct {
+	s        *Store
+	log      Log
+	node     string
+	epoch    int64
+	decoder  *protocol.Decoder
+	failAt   func(string)
+	position storage.Position // committed, as far as known
+	moved    storage.Position // where the database says the cursor is
+	reader   Reader
+	known    map[protocol.IMEI]device
+	touched  map[protocol.IMEI]int64 // last_seen_at in the open transaction
+	items    []item
+	rows     event.Rows
+	msg      protocol.Message
+	sql      []byte
+	status   atomic.Pointer[Status]
+	metrics  writerMetrics
+}
+
+type device struct {
+	id      int64
+	written int64 // last_seen_at in the database, Unix microseconds
+}
+
+// item is a record of the batch, copied from the reader's buffer.
+type item struct {
+	rec storage.Record
+	end storage.Position
+}
+
+type writerMetrics struct {
+	rows, merged, quarantined, batches prometheus.Counter
+	errors                             *prometheus.CounterVec
+	seconds                            prometheus.Histogram
+}
+
+// Writer prepares a writer; Run does the work.
+func (s *Store) Writer(o WriterOptions) *Writer {
+	w := &Writer{
+		s: s, log: o.Log, node: o.Node, epoch: o.Epoch, decoder: o.Decoder, failAt: o.Failpoint,
+		known: map[protocol.IMEI]device{}, touched: map[protocol.IMEI]int64{},
+	}
+	w.status.Store(&Status{State: StateOK})
+	counter := func(name, help string) prometheus.Counter {
+		return register(s.opt.Registerer, prometheus.NewCounter(prometheus.CounterOpts{Name: "gt06_store_" + name, Help: help}))
+	}
+	w.metrics = writerMetrics{
+		rows:        counter("frames_total", "Frames whose rows are in the database."),
+		merged:      counter("merged_total", "Rows that were in the database already: devices sent them again."),
+		quarantined: counter("quarantined_total", "Frames in quarantine: unknown, damaged or refused by the database."),
+		batches:     counter("batches_total", "Transactions committed."),
+		errors:      register(s.opt.Registerer, prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gt06_store_errors_total", Help: "Failed batches, by what the database's error means."}, []string{"reason"})),
+		seconds: register(s.opt.Registerer, prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "gt06_store_batch_seconds", Help: "Time a batch took to commit.", Buckets: prometheus.ExponentialBuckets(.001, 2, 14),
+		})),
+	}
+	return w
+}
+
+func register[C prometheus.Collector](reg prometheus.Registerer, c C) C {
+	if reg == nil {
+		return c
+	}
+	if err := reg.Register(c); err != nil {
+		var have prometheus.AlreadyRegisteredError
+		if errors.As(err, &have) {
+			if old, ok := have.ExistingCollector.(C); ok {
+				return old
+			}
+		}
+	}
+	return c
+}
+
+func (w *Writer) fail(name string) {
+	if w.failAt != nil {
+		w.failAt(name)
+	}
+}
+
+// Status returns how the writer fares.
+func (w *Writer) Status() Status { return *w.status.Load() }
+
+func (w *Writer) say(change func(*Status)) {
+	st := *w.status.Load()
+	change(&st)
+	w.status.Store(&st)
+}
+
+// Run moves records until the context ends. It never gives up on a database:
+// it backs off, and the log keeps what waits. Only ErrFenced ends it.
+func (w *Writer) Run(ctx context.Context) error {
+	defer w.closeReader()
+	wait := time.Duration(0)
+	maintained := time.Time{}
+	for ctx.Err() == nil {
+		if now := w.s.opt.Now(); now.Sub(maintained) > time.Hour {
+			if err := w.s.Maintain(ctx); err != nil && ctx.Err() == nil {
+				w.s.log.Warn("make and drop partitions", zap.Error(w.s.classify(err)))
+			}
+			maintained = now
+		}
+		err := w.step(ctx)
+		if err == nil {
+			wait = 0
+			continue
+		}
+		if errors.Is(err, ErrFenced) {
+			w.say(func(s *Status) { s.State, s.LastError = StateFenced, err.Error() })
+			w.s.log.Error("another server stores this log: this one stops storing", zap.Error(err))
+			return err
+		}
+		wait = w.backOff(ctx, err, wait)
+	}
+	return nil
+}
+
+// step stores one batch, or waits for there to be one.
+func (w *Writer) step(ctx context.Context) error {
+	if w.reader == nil {
+		if err := w.resume(ctx); err != nil {
+			return err
+		}
+	}
+	notify := w.log.Notify()
+	if err := w.collect(); err != nil {
+		return err
+	}
+	if len(w.items) == 0 {
+		select {
+		case <-ctx.Done():
+		case <-notify:
+		}
+		return nil
+	}
+	begin := time.Now()
+	if err := w.store(ctx, w.items); err != nil {
+		w.closeReader()
+		return err
+	}
+	w.metrics.seconds.Observe(time.Since(begin).Seconds())
+	return nil
+}
+
+// resume asks the database where the log stands and reads on from there.
+func (w *Writer) resume(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	tx, err := w.s.db.BeginTxx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() //nolint:errcheck // after a commit it says so
+	have, err := w.lock(ctx, tx)
+	if err != nil {
+		return err
+	}
+	if err := tx.Commit(); err != nil {
+		return err
+	}
+	clear(w.known)                               // a restored database may have other ids
+	w.position = storage.Position(have.Position) //nolint:gosec // below 2^63
+	w.reader = w.log.Read(w.position)
+	w.log.Release(w.position)
+	w.say(func(s *Status) { s.State, s.LastError, s.Position = StateOK, "", w.position })
+	return nil
+}
+
+func (w *Writer) closeReader() {
+	if w.reader != nil {
+		_ = w.reader.Close()
+		w.reader = nil
+	}
+}
+
+// collect reads up to a batch of records.
+func (w *Writer) collect() error {
+	w.items = w.items[:0]
+	limit := w.log.Durable()
+	var rec storage.Record
+	for len(w.items) < batchRows {
+		end, err := w.reader.Next(limit, &rec)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		rec.Input = append([]byte(nil), rec.Input...)
+		rec.Answer = nil
+		w.items = append(w.items, item{rec: rec, end: end})
+	}
+	return nil
+}
+
+// store commits items, and finds the one the database refuses by halving: it
+// goes to quarantine, the others to their tables. Each half is a transaction
+// with a cursor of its own, so a kill between two loses and doubles nothing.
+func (w *Writer) store(ctx context.Context, items []item) error {
+	const retries = 5
+	w.rows.Reset()
+	for i := range items {
+		w.build(&items[i])
+	}
+	end := items[len(items)-1].end
+	var err error
+	for try := range retries {
+		clear(w.touched)
+		var merged int64
+		merged, err = w.commit(ctx, &w.rows, end)
+		if err == nil {
+			w.committed(items, merged)
+			return nil
+		}
+		if w.s.d.fault(err) != faultRetry || errors.Is(err, errMoved) {
+			break
+		}
+		w.metrics.errors.WithLabelValues("retry").Inc()
+		if !sleep(ctx, time.Duration(try+1)*20*time.Millisecond) {
+			return ctx.Err()
+		}
+	}
+	if errors.Is(err, errMoved) || errors.Is(err, ErrFenced) || w.s.d.fault(err) != faultData {
+		return err
+	}
+	w.metrics.errors.WithLabelValues("data").Inc()
+	if len(items) > 1 {
+		half := len(items) / 2
+		if err := w.store(ctx, items[:half]); err != nil {
+			return err
+		}
+		return w.store(ctx, items[half:])
+	}
+	w.s.log.Warn("the database refuses a row: its frame goes to quarantine", zap.Error(err), zap.Stringer("imei", items[0].rec.Device))
+	w.rows.Reset()
+	w.rows.Frames++
+	w.rows.Quarantine(&items[0].rec, items[0].end, "refused: "+err.Error())
+	clear(w.touched)
+	merged, err := w.commit(ctx, &w.rows, end)
+	if err == nil {
+		w.committed(items, merged)
+	}
+	return err
+}
+
+func (w *Writer) build(it *item) {
+	if !event.IsFrame(&it.rec) {
+		return
+	}
+	w.decoder.Decode(&w.msg, it.rec.Input, protocol.Session{IMEI: it.rec.Device, UTCOffset: it.rec.UTCOffset, Model: it.rec.Model})
+	event.Build(&w.rows, &it.rec, it.end, &w.msg)
+}
+
+func (w *Writer) committed(items []item, merged int64) {
+	w.position = items[len(items)-1].end
+	w.metrics.batches.Inc()
+	w.metrics.rows.Add(float64(w.rows.Frames))
+	w.metrics.merged.Add(float64(merged))
+	w.metrics.quarantined.Add(float64(len(w.rows.Quarantined)))
+	w.log.Release(w.position)
+	w.say(func(s *Status) {
+		s.State, s.LastError, s.Position = StateOK, "", w.position
+		s.Stored += int64(len(items))
+	})
+}
+
+// learn keeps the ids and times of a committed transaction.
+func (w *Writer) learn(ids map[protocol.IMEI]int64) {
+	for imei, id := range ids {
+		d := w.known[imei]
+		d.id = id
+		if at, ok := w.touched[imei]; ok {
+			d.written = at
+		}
+		w.known[imei] = d
+	}
+}
+
+// backOff says what is wrong and waits: longer each time, with jitter, so that
+// many servers do not come back at once.
+func (w *Writer) backOff(ctx context.Context, err error, last time.Duration) time.Duration {
+	w.closeReader()
+	if ctx.Err() != nil {
+		return 0
+	}
+	if errors.Is(err, errMoved) {
+		w.s.log.Warn("the cursor in the database is not where it was left: reading on from there", zap.Uint64("pos", uint64(w.moved)))
+		return 0
+	}
+	state, reason := StateAway, "away"
+	if w.s.d.fault(err) == faultSchema {
+		state, reason = StateSchema, "schema"
+	}
+	text := w.s.classify(err).Error()
+	if st := w.Status(); st.State != state || last == 0 {
+		w.s.log.Error("cannot store: the log keeps what comes", zap.String("reason", reason), zap.String("error", text))
+	}
+	w.metrics.errors.WithLabelValues(reason).Inc()
+	w.say(func(s *Status) { s.State, s.LastError = state, text })
+	next := min(max(2*last, 100*time.Millisecond), longest)
+	sleep(ctx, next/2+rand.N(next/2)) //nolint:gosec // jitter
+	return next
+}
+
+// sleep waits and reports whether the context is still alive.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
