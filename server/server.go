@@ -170,6 +170,9 @@ func (s *Server) Registry() *Registry { return s.registry }
 // Connections returns how many device connections are open.
 func (s *Server) Connections() int { return int(s.count.open.Load()) }
 
+// Accepted returns how many connections were accepted so far.
+func (s *Server) Accepted() uint64 { return s.count.accepted.Load() }
+
 // Stopped returns why nothing is read now, or "".
 func (s *Server) Stopped() string {
 	if st := s.stopped.Load(); st != nil {

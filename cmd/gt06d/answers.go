@@ -1,0 +1,291 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"gt06/cmd/internal/cli"
+	"gt06/protocol"
+	"gt06/server"
+	"gt06/server/control"
+	"gt06/storage/sqlstore"
+)
+
+// Status implements admin.Source.
+func (a *app) Status(context.Context) control.Status {
+	st := control.Status{
+		State: "ready", Reasons: []string{}, Version: cli.Version(), PID: os.Getpid(), Generation: a.spool.Generation(),
+		UptimeS: int64(time.Since(a.began).Seconds()), Connections: a.server.Connections(), DevicesOnline: a.server.Registry().Len(),
+		Spool: control.SpoolInfo{
+			Position: uint64(a.spool.End()), Durable: uint64(a.spool.Durable()), Settled: uint64(a.spool.Settled()), Bytes: a.spool.Stats().Bytes,
+		},
+		Store: control.StoreInfo{Kind: a.cfg.Store.Kind, State: "opening"},
+	}
+	if t := a.spool.Stats().Oldest; !t.IsZero() {
+		st.Spool.Oldest = t.Format(time.RFC3339)
+	}
+	_, w, err := a.store.get()
+	st.Store.LastError = err
+	st.Store.Lag = a.backlog.before.Load() + int64(a.spool.Stats().Appended) //nolint:gosec // a count
+	if w != nil {
+		ws := w.Status()
+		st.Store.State, st.Store.LastError = string(ws.State), ws.LastError
+		switch {
+		case ws.Position >= a.spool.End():
+			st.Store.Lag = 0
+		case st.Store.Lag > 0: // not caught up; the count may be off after a restored database
+			st.Store.Lag = max(1, st.Store.Lag-ws.Stored)
+		}
+		if ws.State != sqlstore.StateOK {
+			st.Reasons = append(st.Reasons, fmt.Sprintf("store is %s: %s", ws.State, ws.LastError))
+		}
+	} else if err != "" {
+		st.Store.State = "down"
+		st.Reasons = append(st.Reasons, "store is down: "+err)
+	}
+	if why := a.server.Stopped(); why != "" {
+		st.Reasons = append(st.Reasons, "nothing is read: "+why)
+	} else if err := a.spool.Room(); err != nil {
+		st.Reasons = append(st.Reasons, err.Error())
+	}
+	if len(st.Reasons) > 0 {
+		st.State = "degraded"
+	}
+	if a.closing.Load() {
+		st.State = "draining"
+	}
+	return st
+}
+
+// Devices implements admin.Source.
+func (a *app) Devices(ctx context.Context) ([]control.Device, error) {
+	store, _, why := a.store.get()
+	online := map[string]server.Online{}
+	for _, o := range a.server.Registry().Online() {
+		online[o.IMEI.String()] = o
+	}
+	list := []control.Device{}
+	if store != nil {
+		known, err := store.Devices(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for i := range known {
+			list = append(list, device(&known[i], online))
+		}
+	} else if len(online) == 0 && why != "" {
+		return nil, fmt.Errorf("the database is away: %s", why)
+	}
+	for imei, o := range online { // not in the database yet
+		list = append(list, control.Device{IMEI: imei, Status: "allowed", Online: true, Remote: o.Remote, LastSeen: time.Unix(o.Heard, 0).UTC().Format(time.RFC3339)})
+	}
+	return list, nil
+}
+
+func device(d *sqlstore.Device, online map[string]server.Online) control.Device {
+	out := control.Device{IMEI: d.IMEI, Name: d.Name, Model: d.Model, Status: d.Status}
+	seen := d.LastSeen
+	if o, ok := online[d.IMEI]; ok {
+		out.Online, out.Remote = true, o.Remote
+		if heard := time.Unix(o.Heard, 0).UTC(); heard.After(seen) {
+			seen = heard
+		}
+		delete(online, d.IMEI)
+	}
+	if !seen.IsZero() {
+		out.LastSeen = seen.Format(time.RFC3339)
+	}
+	if !d.FixTime.IsZero() {
+		out.FixTime = d.FixTime.Format(time.RFC3339)
+		out.Latitude, out.Longitude, out.SpeedKMH = &d.Latitude, &d.Longitude, &d.SpeedKMH
+	}
+	return out
+}
+
+// The window and limits of the three checks (SOP section 7).
+const (
+	window       = 10 * time.Minute
+	fresh        = 5 * time.Minute // a tracker sends a heartbeat every 3 to 5
+	freshPart    = 0.8
+	reconnectMax = 2.0 // accepted connections for each device online in the window
+)
+
+// Validate implements admin.Source: timestamps move, places move, nobody
+// reconnects all the time.
+func (a *app) Validate(ctx context.Context) (control.Validation, error) {
+	store, _, why := a.store.get()
+	if store == nil {
+		return control.Validation{}, fmt.Errorf("the database is away: %s", why)
+	}
+	v := control.Validation{OK: true, WarmingUp: time.Since(a.began) < window}
+	now := time.Now()
+	on := a.server.Registry().Online()
+	recent := 0
+	for _, o := range on {
+		if now.Unix()-o.Heard < int64(fresh/time.Second) {
+			recent++
+		}
+	}
+	add := func(name string, ok bool, value, limit float64, text string) {
+		ok = ok || v.WarmingUp
+		v.OK = v.OK && ok
+		v.Checks = append(v.Checks, control.Check{Name: name, OK: ok, Value: value, Limit: limit, Text: text})
+	}
+	part := 1.0
+	if len(on) > 0 {
+		part = float64(recent) / float64(len(on))
+	}
+	add("timestamps", len(on) > 0 && part >= freshPart, part, freshPart, fmt.Sprintf("%d of %d devices online spoke within %v", recent, len(on), fresh))
+	m, err := store.Movement(ctx, now.Add(-window))
+	if err != nil {
+		return v, err
+	}
+	add("locations", m.Moving > 0, float64(m.Moving), 1, fmt.Sprintf("the place of %d of %d reporting devices changed within %v", m.Moving, m.Reporting, window))
+	accepted := a.accepts.rate(a.server.Accepted(), now)
+	add("reconnects", accepted <= reconnectMax*float64(max(1, len(on))), accepted, reconnectMax*float64(max(1, len(on))), fmt.Sprintf("%.0f connections accepted within %v, %d devices online", accepted, window, len(on)))
+	return v, nil
+}
+
+// accepts remembers how many connections had been accepted, minute by minute.
+type accepts struct {
+	mu     sync.Mutex
+	points []acceptPoint
+}
+
+type acceptPoint struct {
+	at    time.Time
+	total uint64
+}
+
+// note adds a point and forgets those before the window.
+func (a *accepts) note(total uint64, now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.points = append(a.points, acceptPoint{now, total})
+	for len(a.points) > 1 && now.Sub(a.points[1].at) >= window {
+		a.points = a.points[1:]
+	}
+}
+
+// rate returns the connections accepted since the oldest point.
+func (a *accepts) rate(total uint64, _ time.Time) float64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.points) == 0 {
+		return float64(total)
+	}
+	return float64(total - a.points[0].total)
+}
+
+func (a *app) handlers() map[string]control.Handler {
+	return map[string]control.Handler{
+		"status": func(ctx context.Context, _ json.RawMessage, _ func(any) error) (any, error) {
+			return a.Status(ctx), nil
+		},
+		"devices": func(ctx context.Context, _ json.RawMessage, _ func(any) error) (any, error) {
+			return a.Devices(ctx)
+		},
+		"validate": func(ctx context.Context, _ json.RawMessage, _ func(any) error) (any, error) {
+			return a.Validate(ctx)
+		},
+		"tail": a.tails.stream,
+		"rows": func(ctx context.Context, args json.RawMessage, _ func(any) error) (any, error) {
+			var q control.RowsArgs
+			if err := json.Unmarshal(args, &q); err != nil {
+				return nil, &control.Error{Text: err.Error(), Code: int(cli.Usage)}
+			}
+			store, _, why := a.store.get()
+			if store == nil {
+				return nil, fmt.Errorf("the database is away: %s", why)
+			}
+			rows, err := store.Rows(ctx, q.IMEIs, q.Since)
+			if rows == nil {
+				rows = []sqlstore.Stored{}
+			}
+			return rows, err
+		},
+	}
+}
+
+// tails are the operators who watch frames go by. What one cannot take is
+// dropped for them: they never hold a loop.
+type tails struct {
+	watch func() func()
+	mu    sync.Mutex
+	open  map[chan json.RawMessage]control.TailArgs
+}
+
+// seen is one line of `gt06ctl tail --json`.
+type seen struct {
+	Time   string          `json:"time"`
+	IMEI   string          `json:"imei,omitempty"`
+	Conn   string          `json:"conn"`
+	Hex    string          `json:"hex"`
+	Answer string          `json:"answer"`
+	Frame  json.RawMessage `json:"frame"`
+}
+
+func (t *tails) observe(rec *server.Record, m *protocol.Message) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var line json.RawMessage
+	for ch, want := range t.open {
+		known := rec.Device != 0 && m.Kind != protocol.KindUnknown && m.Error == "" && m.CRCOK
+		if want.IMEI != "" && want.IMEI != rec.Device.String() || want.Unidentified && known {
+			continue
+		}
+		if line == nil {
+			s := seen{
+				Time: time.UnixMicro(rec.ReceivedAt).UTC().Format(time.RFC3339Nano), Conn: fmt.Sprintf("%x", rec.Conn),
+				Hex: hex.EncodeToString(rec.Input), Answer: hex.EncodeToString(rec.Answer),
+				Frame: protocol.AppendJSON(nil, m, protocol.Session{IMEI: rec.Device}, rec.Answer),
+			}
+			if rec.Device != 0 {
+				s.IMEI = rec.Device.String()
+			}
+			line, _ = json.Marshal(s)
+		}
+		select {
+		case ch <- line:
+		default:
+		}
+	}
+}
+
+func (t *tails) stream(ctx context.Context, args json.RawMessage, send func(any) error) (any, error) {
+	var want control.TailArgs
+	if len(args) > 0 {
+		if err := json.Unmarshal(args, &want); err != nil {
+			return nil, &control.Error{Text: err.Error(), Code: int(cli.Usage)}
+		}
+	}
+	ch := make(chan json.RawMessage, 1024)
+	t.mu.Lock()
+	if t.open == nil {
+		t.open = map[chan json.RawMessage]control.TailArgs{}
+	}
+	t.open[ch] = want
+	t.mu.Unlock()
+	off := t.watch()
+	defer func() {
+		off()
+		t.mu.Lock()
+		delete(t.open, ch)
+		t.mu.Unlock()
+	}()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil, nil
+		case line := <-ch:
+			if err := send(line); err != nil {
+				return nil, err
+			}
+		}
+	}
+}

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/prometheus/procfs"
+)
+
+// holderOf names the process that listens on an address, or "" when it cannot
+// be seen.
+func holderOf(addr string) string {
+	ap, err := netip.ParseAddrPort(addr)
+	if err != nil {
+		_, port, found := strings.Cut(addr, ":")
+		if !found {
+			return ""
+		}
+		if ap, err = netip.ParseAddrPort("0.0.0.0:" + port); err != nil {
+			return ""
+		}
+	}
+	fs, err := procfs.NewDefaultFS()
+	if err != nil {
+		return ""
+	}
+	inodes := map[string]bool{}
+	tcp4, _ := fs.NetTCP()
+	tcp6, _ := fs.NetTCP6()
+	const listening = 0x0a
+	for _, line := range append(tcp4, tcp6...) {
+		if line.St == listening && line.LocalPort == uint64(ap.Port()) {
+			inodes[fmt.Sprintf("socket:[%d]", line.Inode)] = true
+		}
+	}
+	procs, err := fs.AllProcs()
+	if err != nil {
+		return ""
+	}
+	for _, p := range procs {
+		fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", p.PID))
+		if err != nil {
+			continue
+		}
+		for _, fd := range fds {
+			target, err := os.Readlink(fd)
+			if err != nil || !inodes[target] {
+				continue
+			}
+			command, _ := p.CmdLine()
+			return fmt.Sprintf("pid %d (%s)", p.PID, strings.Join(command, " "))
+		}
+	}
+	return ""
+}

@@ -1,0 +1,101 @@
+// Gt06d is the server the devices connect to.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"gt06/cmd/internal/cli"
+	"gt06/cmd/internal/config"
+	"gt06/storage/sqlstore"
+)
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr, os.Getenv))
+}
+
+func run(args []string, stdout, stderr io.Writer, env func(string) string) int {
+	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer cancel()
+	root := command(stderr, env)
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	return cli.Report(stderr, "gt06d", root.ExecuteContext(ctx))
+}
+
+func command(stderr io.Writer, env func(string) string) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "gt06d",
+		Short: "Receives GT06 trackers: durable before answered, once in the database",
+		Long: `gt06d receives GT06/Concox trackers on TCP, makes every frame durable, answers
+it, and stores it exactly once in SQLite or MariaDB.
+
+Without arguments it serves on 127.0.0.1:5023 with SQLite in its data directory.
+Every flag has an environment variable GT06_… and a key in a YAML file that
+--config or GT06_CONFIG names; flags beat the environment, it beats the file.
+
+` + cli.Table,
+		Example: `  gt06d
+  gt06d --listen :5023
+  GT06_DSN_FILE=/etc/gt06/dsn gt06d --store mariadb
+  gt06d check-config --config /etc/gt06/gt06.yaml`,
+		Version: cli.Version(), SilenceErrors: true, SilenceUsage: true, Args: usageArgs(cobra.NoArgs),
+	}
+	flags := config.Bind(root.PersistentFlags())
+	serve := func(cmd *cobra.Command, _ []string) error {
+		cfg, err := flags.Load(env)
+		if err != nil {
+			return cli.Fail(cli.Usage, err, "gt06d check-config reads the same settings and starts nothing")
+		}
+		return serve(cmd.Context(), cfg, stderr, env)
+	}
+	root.RunE = serve
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		return cli.Fail(cli.Usage, err, "gt06d --help lists the flags")
+	})
+	root.AddCommand(
+		&cobra.Command{Use: "serve", Short: "Serve the devices (the default)", Args: usageArgs(cobra.NoArgs), RunE: serve},
+		&cobra.Command{
+			Use: "check-config", Short: "Read the settings, say what they are, start nothing", Args: usageArgs(cobra.NoArgs),
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				cfg, err := flags.Load(env)
+				if err == nil {
+					err = sqlstore.Check(sqlstore.Options{Kind: sqlstore.Kind(cfg.Store.Kind), DSN: cfg.Store.DSN})
+				}
+				if err != nil {
+					return cli.Fail(cli.Usage, err)
+				}
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "ok\nlisten    %s\nadmin     %s\ndata      %s\nstore     %s\n", cfg.Listen, cfg.Admin, cfg.DataDir, cfg.Store.Kind)
+				return err
+			},
+		},
+	)
+	return root
+}
+
+func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return cli.Fail(cli.Usage, err, "gt06d --help")
+		}
+		return nil
+	}
+}
+
+// serve runs the server until a signal.
+func serve(ctx context.Context, cfg config.Config, stderr io.Writer, env func(string) string) error {
+	app, err := open(ctx, cfg, stderr, env)
+	if err != nil {
+		return err
+	}
+	err = app.run(ctx)
+	return errors.Join(err, app.close())
+}

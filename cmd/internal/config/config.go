@@ -1,0 +1,262 @@
+// Package config reads the server's settings: flags beat the environment, the
+// environment beats the file.
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+	"github.com/spf13/pflag"
+	"go.yaml.in/yaml/v3"
+
+	"gt06/server/control"
+)
+
+// Config is all a server can be told. The keys are those of the YAML file.
+type Config struct {
+	Listen  string `yaml:"listen"`
+	Admin   string `yaml:"admin"`
+	DataDir string `yaml:"data_dir"`
+	Store   Store  `yaml:"-"`
+	Kind    string `yaml:"store"`
+	DSN     string `yaml:"dsn"`
+	DSNFile string `yaml:"dsn_file"`
+
+	Disk      Disk      `yaml:"disk"`
+	Spool     Spool     `yaml:"spool"`
+	Retention Retention `yaml:"retention"`
+	Limits    Limits    `yaml:"limits"`
+	Log       Log       `yaml:"log"`
+
+	// Warnings are said once at start.
+	Warnings []string `yaml:"-"`
+}
+
+// Store is the database after all sources were read.
+type Store struct {
+	Kind string
+	DSN  string
+}
+
+// Disk is the room left to others.
+type Disk struct {
+	MinFree Bytes `yaml:"min_free"`
+}
+
+// Spool are the limits of the log.
+type Spool struct {
+	MaxBytes  Bytes    `yaml:"max_bytes"`
+	Retention Duration `yaml:"retention"`
+}
+
+// Retention is how long rows stay in the database.
+type Retention struct {
+	Rows Duration `yaml:"rows"`
+}
+
+// Limits of connections; zero means the default.
+type Limits struct {
+	Connections    int      `yaml:"connections"`
+	UnknownDevices int      `yaml:"unknown_devices"`
+	Login          Duration `yaml:"login_timeout"`
+	Frame          Duration `yaml:"frame_timeout"`
+	Idle           Duration `yaml:"idle_timeout"`
+	Write          Duration `yaml:"write_timeout"`
+}
+
+// Log is what is logged.
+type Log struct {
+	Level string `yaml:"level"`
+}
+
+// Bytes is a size: a number, or one with KiB, MiB, GiB.
+type Bytes int64
+
+// UnmarshalText reads a size.
+func (b *Bytes) UnmarshalText(text []byte) error {
+	s := strings.TrimSpace(string(text))
+	unit := int64(1)
+	for suffix, u := range map[string]int64{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30} {
+		if v, ok := strings.CutSuffix(s, suffix); ok {
+			s, unit = strings.TrimSpace(v), u
+		}
+	}
+	var n int64
+	if _, err := fmt.Sscanf(s, "%d", &n); err != nil || n < 0 || fmt.Sprint(n) != s {
+		return fmt.Errorf("%q is no size: write 64MiB or 2GiB", text)
+	}
+	*b = Bytes(n * unit)
+	return nil
+}
+
+// UnmarshalYAML reads a size from a file.
+func (b *Bytes) UnmarshalYAML(n *yaml.Node) error {
+	if err := b.UnmarshalText([]byte(n.Value)); err != nil {
+		return fmt.Errorf("line %d: %w", n.Line, err)
+	}
+	return nil
+}
+
+// Duration is a time span: 10s, 5m, 168h.
+type Duration time.Duration
+
+// UnmarshalYAML reads a time span from a file.
+func (d *Duration) UnmarshalYAML(n *yaml.Node) error {
+	v, err := time.ParseDuration(n.Value)
+	if err != nil || v < 0 {
+		return fmt.Errorf("line %d: %q is no time span: write 10s, 5m or 168h", n.Line, n.Value)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// Flags are the settings the command line can give.
+type Flags struct {
+	set                                               *pflag.FlagSet
+	config, listen, admin, dataDir, store, dsn, level string
+}
+
+// Bind declares the flags.
+func Bind(set *pflag.FlagSet) *Flags {
+	f := &Flags{set: set}
+	set.StringVar(&f.config, "config", "", "YAML file to read (GT06_CONFIG)")
+	set.StringVar(&f.listen, "listen", "127.0.0.1:5023", "address the devices connect to (GT06_LISTEN)")
+	set.StringVar(&f.admin, "admin", "127.0.0.1:8023", "address of metrics, health and API (GT06_ADMIN)")
+	set.StringVar(&f.dataDir, "data-dir", control.DefaultDataDir(), "directory of the log and the SQLite database (GT06_DATA_DIR)")
+	set.StringVar(&f.store, "store", "sqlite", "sqlite or mariadb (GT06_STORE)")
+	set.StringVar(&f.dsn, "dsn", "", "MariaDB: user:password@tcp(host:port)/database or user@unix(/path)/database; better in GT06_DSN_FILE (GT06_DSN)")
+	set.StringVar(&f.level, "log-level", "info", "debug, info, warn or error (GT06_LOG_LEVEL)")
+	return f
+}
+
+// Load merges flags, environment and file.
+func (f *Flags) Load(env func(string) string) (Config, error) {
+	c := Config{
+		Listen: f.set.Lookup("listen").DefValue, Admin: f.set.Lookup("admin").DefValue,
+		DataDir: f.set.Lookup("data-dir").DefValue, Kind: f.set.Lookup("store").DefValue,
+		Log: Log{Level: f.set.Lookup("log-level").DefValue},
+	}
+	path := f.pick("config", f.config, env("GT06_CONFIG"), "")
+	if path != "" {
+		if err := read(path, &c); err != nil {
+			return c, err
+		}
+	}
+	c.Listen = f.pick("listen", f.listen, env("GT06_LISTEN"), c.Listen)
+	c.Admin = f.pick("admin", f.admin, env("GT06_ADMIN"), c.Admin)
+	c.DataDir = f.pick("data-dir", f.dataDir, env("GT06_DATA_DIR"), c.DataDir)
+	c.Kind = f.pick("store", f.store, env("GT06_STORE"), c.Kind)
+	c.Log.Level = f.pick("log-level", f.level, env("GT06_LOG_LEVEL"), c.Log.Level)
+	abs, err := filepath.Abs(c.DataDir)
+	if err != nil {
+		return c, err
+	}
+	c.DataDir = abs
+	if err := c.dsn(f, env); err != nil {
+		return c, err
+	}
+	return c, c.check()
+}
+
+// pick returns the flag when it was given, else the environment, else the rest.
+func (f *Flags) pick(name, flag, env, rest string) string {
+	switch {
+	case f.set.Changed(name):
+		return flag
+	case env != "":
+		return env
+	}
+	return rest
+}
+
+// dsn finds the database: a flag, the environment, a file, systemd's
+// credentials, the configuration.
+func (c *Config) dsn(f *Flags, env func(string) string) error {
+	file := env("GT06_DSN_FILE")
+	switch {
+	case f.set.Changed("dsn"):
+		c.DSN = f.dsn
+		if cfg, err := mysql.ParseDSN(c.DSN); err == nil && cfg.Passwd != "" {
+			c.Warnings = append(c.Warnings, "the password in --dsn is visible to every user in the process list; GT06_DSN_FILE keeps it out")
+		}
+	case env("GT06_DSN") != "":
+		c.DSN = env("GT06_DSN")
+	case file != "":
+		c.DSNFile = file
+	}
+	if c.DSN == "" && c.DSNFile == "" && env("CREDENTIALS_DIRECTORY") != "" {
+		if path := filepath.Join(env("CREDENTIALS_DIRECTORY"), "db_dsn"); exists(path) {
+			c.DSNFile = path
+		}
+	}
+	if c.DSN == "" && c.DSNFile != "" {
+		b, err := os.ReadFile(c.DSNFile)
+		if err != nil {
+			return fmt.Errorf("dsn file: %w", err)
+		}
+		c.DSN = strings.TrimSpace(string(b))
+	}
+	c.Store = Store{Kind: c.Kind, DSN: c.DSN}
+	return nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+func (c *Config) check() error {
+	switch c.Kind {
+	case "sqlite":
+	case "mariadb":
+		if c.DSN == "" {
+			return errors.New("store is mariadb and no database is named: give --dsn, GT06_DSN or GT06_DSN_FILE")
+		}
+	default:
+		return fmt.Errorf("store is %q: it can be sqlite or mariadb", c.Kind)
+	}
+	return nil
+}
+
+// read decodes the file strictly: a key that does not exist is an error with
+// its line.
+func read(path string, c *Config) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("configuration: %w", err)
+	}
+	if len(bytes.TrimSpace(b)) == 0 {
+		return nil
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(b))
+	dec.KnownFields(true)
+	err = dec.Decode(c)
+	var te *yaml.TypeError
+	if errors.As(err, &te) {
+		lines := make([]string, 0, len(te.Errors))
+		for _, e := range te.Errors {
+			// "line 3: field lisen not found in type config.Config"
+			line, what, found := strings.Cut(strings.TrimPrefix(e, "line "), ": ")
+			if !found {
+				lines = append(lines, path+": "+e)
+				continue
+			}
+			if key, unknown := strings.CutPrefix(what, "field "); unknown {
+				key, _, _ = strings.Cut(key, " ")
+				what = fmt.Sprintf("unknown key %q", key)
+			}
+			lines = append(lines, fmt.Sprintf("%s:%s: %s", path, line, what))
+		}
+		return errors.New(strings.Join(lines, "\n"))
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}

@@ -1,0 +1,185 @@
+// Package control is the socket between the server and its operator's tool:
+// messages, server side and client. It is all that operations may import of
+// the server.
+//
+// A connection carries one request and its reply, each message a line of JSON:
+//
+//	request  {"version":1,"verb":"status","args":{…}}
+//	reply    {"result":…}  or  {"error":"…","code":3}
+//
+// A streaming verb sends one reply line for each event until either side ends.
+// A request of another version is refused, unknown members are ignored.
+package control
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Version of the messages.
+const Version = 1
+
+// maxMessage bounds a request: the longest names the IMEIs of a fleet.
+const maxMessage = 4 << 20
+
+// ErrNoServer means that no server listens on the socket.
+var ErrNoServer = errors.New("gt06/control: no server is running")
+
+// Request asks for one thing.
+type Request struct {
+	Version int             `json:"version"`
+	Verb    string          `json:"verb"`
+	Args    json.RawMessage `json:"args,omitempty"`
+}
+
+// Reply answers it.
+type Reply struct {
+	Result json.RawMessage `json:"result,omitempty"`
+	Error  string          `json:"error,omitempty"`
+	Code   int             `json:"code,omitempty"` // exit code for the tool
+}
+
+// Error is a refusal of the server with the exit code it asks for.
+type Error struct {
+	Text string
+	Code int
+}
+
+// Error implements error.
+func (e *Error) Error() string { return e.Text }
+
+// Status is `gt06ctl status --json`.
+type Status struct {
+	State         string    `json:"state"` // starting, ready, degraded, draining
+	Reasons       []string  `json:"reasons"`
+	Version       string    `json:"version"`
+	PID           int       `json:"pid"`
+	Generation    uint64    `json:"generation"`
+	UptimeS       int64     `json:"uptime_s"`
+	Connections   int       `json:"connections"`
+	DevicesOnline int       `json:"devices_online"`
+	Spool         SpoolInfo `json:"spool"`
+	Store         StoreInfo `json:"store"`
+	Keeper        *struct{} `json:"keeper"`       // null: this version has none
+	LastUpgrade   *struct{} `json:"last_upgrade"` // null: none yet
+}
+
+// SpoolInfo is the log's part of Status.
+type SpoolInfo struct {
+	Position uint64 `json:"position"`
+	Durable  uint64 `json:"durable"`
+	Settled  uint64 `json:"settled"`
+	Bytes    int64  `json:"bytes"`
+	Oldest   string `json:"oldest"` // RFC 3339, "" when empty
+}
+
+// StoreInfo is the database's part of Status.
+type StoreInfo struct {
+	Kind      string `json:"kind"`
+	State     string `json:"state"` // opening, ok, down, schema, fenced
+	Lag       int64  `json:"lag"`   // records that are not committed yet
+	LastError string `json:"last_error"`
+}
+
+// Device is a line of `gt06ctl devices --json`.
+type Device struct {
+	IMEI      string   `json:"imei"`
+	Name      string   `json:"name,omitempty"`
+	Model     string   `json:"model,omitempty"`
+	Status    string   `json:"status"`
+	Online    bool     `json:"online"`
+	Remote    string   `json:"remote,omitempty"`
+	LastSeen  string   `json:"last_seen,omitempty"` // RFC 3339
+	FixTime   string   `json:"fix_time,omitempty"`
+	Latitude  *float64 `json:"latitude,omitempty"`
+	Longitude *float64 `json:"longitude,omitempty"`
+	SpeedKMH  *float64 `json:"speed_kmh,omitempty"`
+}
+
+// Validation is `gt06ctl validate --json`: the three checks of SOP section 7.
+type Validation struct {
+	OK        bool    `json:"ok"`
+	WarmingUp bool    `json:"warming_up"` // the server is younger than the window: nothing is red for its own start
+	Checks    []Check `json:"checks"`
+}
+
+// Check is one of them.
+type Check struct {
+	Name  string  `json:"name"` // timestamps, locations, reconnects
+	OK    bool    `json:"ok"`
+	Value float64 `json:"value"`
+	Limit float64 `json:"limit"`
+	Text  string  `json:"text"`
+}
+
+// RowsArgs asks for what is stored of devices.
+type RowsArgs struct {
+	IMEIs []string  `json:"imeis"`
+	Since time.Time `json:"since"` // received at or after
+}
+
+// TailArgs chooses what to see.
+type TailArgs struct {
+	IMEI         string `json:"imei,omitempty"`
+	Unidentified bool   `json:"unidentified,omitempty"`
+}
+
+// Path returns where the socket of a data directory is: in $RUNTIME_DIRECTORY,
+// else below /run/gt06, for others than root below $XDG_RUNTIME_DIR. Two data
+// directories never share one (DESIGN.md section 6).
+func Path(dataDir string) (string, error) {
+	dir, err := RuntimeDir(dataDir)
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "gt06d.sock")
+	const longest = 107 // sun_path
+	if len(path) > longest {
+		return "", fmt.Errorf("socket path %s is longer than %d bytes", path, longest)
+	}
+	return path, nil
+}
+
+// RuntimeDir returns the directory of the runtime files of a data directory.
+func RuntimeDir(dataDir string) (string, error) {
+	if dir := os.Getenv("RUNTIME_DIRECTORY"); dir != "" {
+		return dir, nil
+	}
+	abs, err := filepath.Abs(dataDir)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256([]byte(abs))
+	base := "/run/gt06"
+	if os.Geteuid() != 0 {
+		base = os.Getenv("XDG_RUNTIME_DIR")
+		if base == "" {
+			base = os.TempDir()
+		}
+		base = filepath.Join(base, "gt06")
+	}
+	return filepath.Join(base, hex.EncodeToString(sum[:])[:12]), nil
+}
+
+// DefaultDataDir returns where data lies when nobody says: $STATE_DIRECTORY, or
+// gt06 below $XDG_STATE_HOME.
+func DefaultDataDir() string {
+	if dir := os.Getenv("STATE_DIRECTORY"); dir != "" {
+		return dir
+	}
+	base := os.Getenv("XDG_STATE_HOME")
+	if base == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			home = os.TempDir()
+		}
+		base = filepath.Join(home, ".local", "state")
+	}
+	return filepath.Join(base, "gt06")
+}
