@@ -1,0 +1,127 @@
+// Gt06ctl is the operator's tool.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"gt06/cmd/internal/cli"
+	"gt06/server/control"
+)
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer cancel()
+	root := command()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	return cli.Report(stderr, "gt06ctl", root.ExecuteContext(ctx))
+}
+
+// tool is what all commands share.
+type tool struct {
+	dataDir, socket string
+	json            bool
+}
+
+func command() *cobra.Command {
+	t := &tool{}
+	root := &cobra.Command{
+		Use:   "gt06ctl",
+		Short: "Looks at and works on a gt06d server",
+		Long: `gt06ctl looks at and works on a gt06d server. It finds the server by its data
+directory. Every command takes --json.
+
+` + cli.Table,
+		Version: cli.Version(), SilenceErrors: true, SilenceUsage: true,
+	}
+	dir := os.Getenv("GT06_DATA_DIR")
+	if dir == "" {
+		dir = control.DefaultDataDir()
+	}
+	root.PersistentFlags().StringVar(&t.dataDir, "data-dir", dir, "data directory of the server (GT06_DATA_DIR)")
+	root.PersistentFlags().StringVar(&t.socket, "socket", "", "control socket of the server, instead of --data-dir")
+	root.PersistentFlags().BoolVar(&t.json, "json", false, "print JSON for programs")
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return cli.Fail(cli.Usage, err, c.CommandPath()+" --help")
+	})
+	root.AddCommand(
+		t.statusCommand(), t.devicesCommand(), t.validateCommand(), t.tailCommand(), t.decodeCommand(), t.simulateCommand(), t.versionCommand(),
+	)
+	for _, c := range root.Commands() {
+		check := c.Args
+		c.Args = func(cmd *cobra.Command, args []string) error {
+			if check == nil {
+				check = cobra.NoArgs
+			}
+			if err := check(cmd, args); err != nil {
+				return cli.Fail(cli.Usage, err, cmd.CommandPath()+" --help")
+			}
+			return nil
+		}
+		c.Long += "\n\n" + cli.Table
+	}
+	return root
+}
+
+// client returns the way to the server.
+func (t *tool) client() (control.Client, error) {
+	if t.socket != "" {
+		return control.Client{Path: t.socket}, nil
+	}
+	path, err := control.Path(t.dataDir)
+	return control.Client{Path: path}, err
+}
+
+// call asks the server and explains what can go wrong.
+func (t *tool) call(ctx context.Context, verb string, args, out any) error {
+	c, err := t.client()
+	if err != nil {
+		return cli.Fail(cli.Usage, err)
+	}
+	return explain(c.Call(ctx, verb, args, out))
+}
+
+func explain(err error) error {
+	var refused *control.Error
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &refused):
+		return cli.Fail(cli.Code(refused.Code), err)
+	case errors.Is(err, control.ErrNoServer):
+		return cli.Fail(cli.Timeout, err, "start it: gt06d; or name its data directory: --data-dir DIR")
+	case errors.Is(err, os.ErrPermission):
+		return cli.Fail(cli.Permission, err, "run it as root or as the user of the server")
+	}
+	return cli.Fail(cli.Internal, err)
+}
+
+func printJSON(w io.Writer, v any) error { return json.NewEncoder(w).Encode(v) }
+
+func (t *tool) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version and commit of this program",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if t.json {
+				return printJSON(cmd.OutOrStdout(), map[string]string{"version": cli.Version()})
+			}
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), "gt06ctl", cli.Version())
+			return err
+		},
+	}
+}
