@@ -60,9 +60,13 @@ var modelAlarms = []struct {
 	code  uint16
 	alarm Alarm
 }{
-	{modelVL, 0x09, AlarmTow}, {modelVL, 0x28, AlarmPowerOff}, {modelVL, 0x30, AlarmBraking},
-	{modelLW, 0x18, AlarmAccident}, {modelLW, 0x19, AlarmAcceleration},
-	{modelSeeWorld, 0x28, AlarmCornering}, {modelSeeWorld, 0x29, AlarmAccident},
+	{modelVL, 0x09, AlarmTow},
+	{modelVL, 0x28, AlarmPowerOff},
+	{modelVL, 0x30, AlarmBraking},
+	{modelLW, 0x18, AlarmAccident},
+	{modelLW, 0x19, AlarmAcceleration},
+	{modelSeeWorld, 0x28, AlarmCornering},
+	{modelSeeWorld, 0x29, AlarmAccident},
 }
 
 // alarmOf returns the name of an alarm code, "" for none.

@@ -24,7 +24,7 @@ func AppendAnswer(dst []byte, m *Message, frame []byte, now time.Time) []byte {
 		return AppendExtended(dst, m.Type, nil, serialOf(frame))
 	case answerTime:
 		t := now.UTC()
-		content := [6]byte{byte(t.Year() - 2000), byte(t.Month()), byte(t.Day()), byte(t.Hour()), byte(t.Minute()), byte(t.Second())} //nolint:gosec // small numbers
+		content := [6]byte{byte(t.Year() - 2000), byte(t.Month()), byte(t.Day()), byte(t.Hour()), byte(t.Minute()), byte(t.Second())}
 		return AppendFrame(dst, typeTime, content[:], 0)
 	case answerAddress:
 		return AppendExtended(dst, typeAddress, emptyAddress, 0)
@@ -60,7 +60,7 @@ func appendPhotoRequest(dst, frame []byte) []byte {
 	var request [10]byte
 	copy(request[:4], content[id:])
 	total := binary.BigEndian.Uint32(content[size:])
-	binary.BigEndian.PutUint16(request[8:], uint16(min(total, part))) //nolint:gosec // at most 1024
+	binary.BigEndian.PutUint16(request[8:], uint16(min(total, part)))
 	return AppendFrame(dst, typePhotoData, request[:], 0)
 }
 
@@ -77,7 +77,7 @@ func serialOf(frame []byte) uint16 {
 // AppendFrame appends a 78 78 frame. The content has at most 250 bytes.
 func AppendFrame(dst []byte, typ byte, content []byte, serial uint16) []byte {
 	start := len(dst)
-	dst = append(dst, headerBasic, headerBasic, byte(len(content)+5), typ) //nolint:gosec // see above
+	dst = append(dst, headerBasic, headerBasic, byte(len(content)+5), typ)
 	return seal(append(dst, content...), start, serial)
 }
 
@@ -85,7 +85,7 @@ func AppendFrame(dst []byte, typ byte, content []byte, serial uint16) []byte {
 func AppendExtended(dst []byte, typ byte, content []byte, serial uint16) []byte {
 	start := len(dst)
 	dst = append(dst, headerExtended, headerExtended)
-	dst = binary.BigEndian.AppendUint16(dst, uint16(len(content)+5)) //nolint:gosec // see above
+	dst = binary.BigEndian.AppendUint16(dst, uint16(len(content)+5))
 	return seal(append(append(dst, typ), content...), start, serial)
 }
 
@@ -110,7 +110,7 @@ func AppendCommand(dst []byte, serverFlag uint32, command string, language bool)
 	if total > most {
 		return dst, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLong, len(command), most-flag-(total-size))
 	}
-	content = append(content, byte(size)) //nolint:gosec // checked above
+	content = append(content, byte(size))
 	content = binary.BigEndian.AppendUint32(content, serverFlag)
 	content = append(content, command...)
 	if language {

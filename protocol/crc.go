@@ -9,7 +9,7 @@ var slicing = makeSlicing()
 func makeSlicing() (t [8][256]uint16) {
 	const reflected = 0x8408 // CRC-ITU polynomial 0x1021, low bit first
 	for i := range t[0] {
-		c := uint16(i) //nolint:gosec // below 256
+		c := uint16(i)
 		for range 8 {
 			c = c>>1 ^ reflected&-(c&1)
 		}

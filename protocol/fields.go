@@ -38,7 +38,7 @@ func readIMEI(c *cursor, _ *field) {
 // readZone: bits 15 to 4 are hours times 100 plus minutes, bit 3 west
 // (PROTOCOL.md section 4).
 func readZone(c *cursor, _ *field) {
-	w := int32(c.number(2)) //nolint:gosec // two bytes
+	w := int32(c.number(2))
 	offset := ((w>>4)/100*60 + (w>>4)%100) * 60
 	if w&8 != 0 {
 		offset = -offset
@@ -107,7 +107,7 @@ func (c *cursor) setTime(t int64, ok bool, raw []byte) {
 func readSatellites(c *cursor, _ *field) {
 	n := c.number(1) & 0xf
 	if c.ok() {
-		c.setInt("sat", int64(n)) //nolint:gosec // four bits
+		c.setInt("sat", int64(n))
 		if c.trace != nil {
 			c.say("%d", n)
 		}
@@ -178,12 +178,12 @@ func (c *cursor) setFix(latitude, longitude, course float64, valid bool) {
 func readUint(c *cursor, f *field) {
 	v := c.number(f.size)
 	if c.ok() {
-		c.setNumber(f, int64(v)) //nolint:gosec // at most four bytes
+		c.setNumber(f, int64(v))
 	}
 }
 
 func readInt(c *cursor, f *field) {
-	v := int64(c.number(f.size)) //nolint:gosec // at most four bytes
+	v := int64(c.number(f.size))
 	if shift := 64 - 8*f.size; c.ok() {
 		c.setNumber(f, v<<shift>>shift)
 	}
@@ -258,7 +258,7 @@ func readStatus(c *cursor, _ *field) {
 	if !c.ok() {
 		return
 	}
-	c.setInt("status", int64(v)) //nolint:gosec // a byte
+	c.setInt("status", int64(v))
 	c.setBool("ignition", v&2 != 0)
 	c.setBool("charge", v&4 != 0)
 	c.setBool("blocked", v&0x80 != 0)
@@ -274,7 +274,7 @@ func readStatus(c *cursor, _ *field) {
 
 // readBattery: 0 to 6 are levels, up to 100 percent, more is nonsense.
 func readBattery(c *cursor, _ *field) {
-	v := int64(c.number(1)) //nolint:gosec // a byte
+	v := int64(c.number(1))
 	if !c.ok() {
 		return
 	}
@@ -299,9 +299,9 @@ func readAlarm(c *cursor, f *field) {
 		return
 	}
 	if f.key != "" {
-		c.setInt(f.key, int64(v)) //nolint:gosec // a byte
+		c.setInt(f.key, int64(v))
 	}
-	c.setAlarm(uint16(v)) //nolint:gosec // a byte
+	c.setAlarm(uint16(v))
 }
 
 // readAlarmWide: the high bits of the code are the high half of the language
@@ -312,7 +312,7 @@ func readAlarmWide(c *cursor, _ *field) {
 		v |= uint64(c.b[c.at]>>4) << 8
 	}
 	if c.ok() {
-		c.setAlarm(uint16(v)) //nolint:gosec // 12 bits
+		c.setAlarm(uint16(v))
 	}
 }
 

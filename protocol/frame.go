@@ -72,7 +72,7 @@ func (Framer) Next(b []byte, patient bool) Cut {
 // header returns where the next header may begin, or -1. Half a header at the
 // end counts.
 func header(b []byte) int {
-	for at := 0; at < len(b); at++ {
+	for at := range b {
 		if b[at] != headerBasic && b[at] != headerExtended {
 			continue
 		}

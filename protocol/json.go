@@ -158,8 +158,8 @@ func (w *jsonWriter) cells(cells []Cell) {
 		w.dst = append(w.dst, '{')
 		w.int("mcc", int64(c.MCC))
 		w.int("mnc", int64(c.MNC))
-		w.int("lac", int64(int32(c.LAC))) //nolint:gosec // wraps as Traccar's does
-		w.int("cid", int64(c.CID))        //nolint:gosec // wraps as Traccar's does
+		w.int("lac", int64(int32(c.LAC)))
+		w.int("cid", int64(c.CID))
 		if c.HasRSSI {
 			w.int("rssi", int64(c.RSSI))
 		}

@@ -11,18 +11,18 @@ func readCell(c *cursor, f *field) {
 	if !c.ok() {
 		return
 	}
-	c.m.Cells = append(c.m.Cells, Cell{MCC: mcc, MNC: mnc, LAC: uint32(lac), CID: cid}) //nolint:gosec // at most four bytes
+	c.m.Cells = append(c.m.Cells, Cell{MCC: mcc, MNC: mnc, LAC: uint32(lac), CID: cid})
 	if c.trace != nil {
 		c.say("mcc %d mnc %d lac %d cid %d", mcc, mnc, lac, cid)
 	}
 }
 
 func (c *cursor) operator(wide bool) (mcc, mnc uint16) {
-	w := uint16(c.number(2)) //nolint:gosec // two bytes
+	w := uint16(c.number(2))
 	if w&0x8000 != 0 || wide {
-		mnc = uint16(c.number(2)) //nolint:gosec // two bytes
+		mnc = uint16(c.number(2))
 	} else {
-		mnc = uint16(c.number(1)) //nolint:gosec // a byte
+		mnc = uint16(c.number(1))
 	}
 	return w & 0x7fff, mnc
 }
@@ -31,8 +31,8 @@ func (c *cursor) operator(wide bool) (mcc, mnc uint16) {
 // cell: its place may be there all the same, as zeros. What a longer one
 // covers besides the cell is passed over.
 func readCellSized(c *cursor, f *field) {
-	const known = 9       // a 2G cell and the length byte itself
-	n := int(c.number(1)) //nolint:gosec // a byte
+	const known = 9 // a 2G cell and the length byte itself
+	n := int(c.number(1))
 	if n == 0 && c.ok() {
 		rest := c.b[c.at:]
 		// The five status bytes, serial and checksum behind the cell are not
@@ -64,15 +64,15 @@ func readCells(c *cursor, f *field) {
 	mcc, mnc := c.operator(f.wideMNC)
 	n := f.size
 	if n == 0 {
-		n = int(c.number(1)) //nolint:gosec // a byte
+		n = int(c.number(1))
 	}
 	for range n {
-		lac := int32(c.number(f.lac)) //nolint:gosec // at most four bytes
+		lac := int32(c.number(f.lac))
 		cid := c.number(f.cid)
 		if f.cid == 8 {
-			cid = uint64(int32(cid)) //nolint:gosec // 4G cells have 28 bits; the rest is noise, read as Traccar reads it
+			cid = uint64(int32(cid))
 		}
-		rssi := int16(c.number(1)) //nolint:gosec // a byte
+		rssi := int16(c.number(1))
 		if !c.ok() {
 			return
 		}
@@ -88,22 +88,22 @@ func readCells(c *cursor, f *field) {
 // readCountedCells: a count, the operator, and cells of five bytes whose
 // strength has its own sign (types 0x17 and 0x69).
 func readCountedCells(c *cursor, _ *field) {
-	n := int(c.number(1))      //nolint:gosec // a byte
-	mcc := uint16(c.number(2)) //nolint:gosec // two bytes
-	mnc := uint16(c.number(1)) //nolint:gosec // a byte
+	n := int(c.number(1))
+	mcc := uint16(c.number(2))
+	mnc := uint16(c.number(1))
 	for range n {
 		lac, cid, rssi := c.number(2), c.number(2), c.number(1)
 		if !c.ok() {
 			return
 		}
-		c.addCell(Cell{MCC: mcc, MNC: mnc, LAC: uint32(lac), CID: cid, RSSI: -int16(rssi), HasRSSI: true}) //nolint:gosec // small numbers
+		c.addCell(Cell{MCC: mcc, MNC: mnc, LAC: uint32(lac), CID: cid, RSSI: -int16(rssi), HasRSSI: true})
 	}
 	if c.trace != nil {
 		c.say("%d cells, mcc %d mnc %d", n, mcc, mnc)
 	}
 }
 
-func readWiFi(c *cursor, _ *field) { c.accessPoints(int(c.number(1))) } //nolint:gosec // a byte
+func readWiFi(c *cursor, _ *field) { c.accessPoints(int(c.number(1))) }
 
 // readCountedWiFi: the number of access points stands where the length of the
 // frame belongs.

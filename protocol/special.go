@@ -25,7 +25,7 @@ func text(b []byte) string {
 func trimmed(s string) string { return strings.TrimFunc(s, func(r rune) bool { return r <= ' ' }) }
 
 func (c *cursor) sized() string {
-	return text(c.take(int(c.number(1)))) //nolint:gosec // a byte
+	return text(c.take(int(c.number(1))))
 }
 
 func readCard(c *cursor, _ *field) {
@@ -51,7 +51,7 @@ func readCardTrimmed(c *cursor, _ *field) {
 // readBenway: bit 15 ignition, 14 input 2, 12 temperature instead of a
 // voltage, 13 its scale.
 func readBenway(c *cursor, _ *field) {
-	w := int64(c.number(2)) //nolint:gosec // two bytes
+	w := int64(c.number(2))
 	if !c.ok() {
 		return
 	}
@@ -75,7 +75,7 @@ func readBenway(c *cursor, _ *field) {
 }
 
 func readSignedByte(c *cursor, _ *field) {
-	v := int64(c.number(1)) //nolint:gosec // a byte
+	v := int64(c.number(1))
 	if v&0x80 != 0 {
 		v = -(v & 0x7f)
 	}
@@ -89,7 +89,7 @@ func readSignedByte(c *cursor, _ *field) {
 
 func readMileage10(c *cursor, _ *field) {
 	if v := c.number(4); c.ok() {
-		c.setInt("odometer", int64(v)*10) //nolint:gosec // four bytes
+		c.setInt("odometer", int64(v)*10)
 		if c.trace != nil {
 			c.say("%d m", v*10)
 		}
@@ -138,7 +138,7 @@ func readTemperature100(c *cursor, _ *field) {
 
 // readSatSignal: two counts of satellites (GPS and BeiDou), then the signal.
 func readSatSignal(c *cursor, _ *field) {
-	w := int64(c.number(2)) //nolint:gosec // two bytes
+	w := int64(c.number(2))
 	if !c.ok() {
 		return
 	}
@@ -160,7 +160,7 @@ func readOBD6(c *cursor, _ *field) {
 		c.say("mode %d, %g V", mode, float64(power)/100)
 	}
 	if mode == 4 {
-		if t := int16(c.number(2)); c.ok() { //nolint:gosec // two bytes
+		if t := int16(c.number(2)); c.ok() {
 			c.setFloat("temp1", float64(t)/10)
 		}
 	}
@@ -188,7 +188,7 @@ func readTag(c *cursor, _ *field) {
 
 func readHours(c *cursor, _ *field) {
 	if v := c.number(3); c.ok() {
-		c.setInt("hours", int64(v)*60_000) //nolint:gosec // three bytes
+		c.setInt("hours", int64(v)*60_000)
 		if c.trace != nil {
 			c.say("%d min", v)
 		}
@@ -197,7 +197,7 @@ func readHours(c *cursor, _ *field) {
 
 func readHoursSeconds(c *cursor, _ *field) {
 	if v := c.number(4); c.ok() {
-		c.setInt("hours", int64(v)*1000) //nolint:gosec // four bytes
+		c.setInt("hours", int64(v)*1000)
 		if c.trace != nil {
 			c.say("%d s", v)
 		}
@@ -212,7 +212,7 @@ func readChargeMotion(c *cursor, _ *field) {
 }
 
 func readDriver(c *cursor, _ *field) {
-	n := int(c.number(1)) //nolint:gosec // a byte
+	n := int(c.number(1))
 	if n == 0 {
 		return
 	}
@@ -225,7 +225,7 @@ func readDriver(c *cursor, _ *field) {
 // readModules: id 2, length 1, value, until nothing is left.
 func readModules(c *cursor, _ *field) {
 	for c.ok() && c.at < len(c.b) {
-		id, n := c.number(2), int(c.number(1)) //nolint:gosec // a byte
+		id, n := c.number(2), int(c.number(1))
 		switch id {
 		case 0x0018:
 			if v := c.number(2); c.ok() {
@@ -233,11 +233,11 @@ func readModules(c *cursor, _ *field) {
 			}
 		case 0x0032:
 			if v := c.number(1); c.ok() {
-				c.setInt("startupStatus", int64(v)) //nolint:gosec // a byte
+				c.setInt("startupStatus", int64(v))
 			}
 		case 0x006a:
 			if v := c.number(1); c.ok() {
-				c.setInt("batteryLevel", int64(v)) //nolint:gosec // a byte
+				c.setInt("batteryLevel", int64(v))
 			}
 		default:
 			c.take(n)
@@ -246,7 +246,7 @@ func readModules(c *cursor, _ *field) {
 }
 
 func readModule(c *cursor, _ *field) {
-	id, n := c.number(2), int(c.number(1)) //nolint:gosec // a byte
+	id, n := c.number(2), int(c.number(1))
 	switch id {
 	case 0x0027:
 		if v := c.number(2); c.ok() {
@@ -254,7 +254,7 @@ func readModule(c *cursor, _ *field) {
 		}
 	case 0x002e:
 		if v := c.number(4); c.ok() {
-			c.setInt("odometer", int64(v)) //nolint:gosec // four bytes
+			c.setInt("odometer", int64(v))
 		}
 	case 0x003b:
 		if v := c.number(2); c.ok() {
@@ -268,7 +268,7 @@ func readModule(c *cursor, _ *field) {
 
 // readReply is 0x15: a length that counts the server flag too, the flag, text.
 func readReply(c *cursor, _ *field) {
-	n := int(c.number(1)) //nolint:gosec // a byte
+	n := int(c.number(1))
 	if n == 0 {
 		return
 	}
@@ -402,7 +402,7 @@ func readInformation(c *cursor, f *field) {
 	case 0x1b:
 		c.tagOrSerial()
 	case 0x1e:
-		t, h := int32(c.number(4)), int32(c.number(4)) //nolint:gosec // four bytes
+		t, h := int32(c.number(4)), int32(c.number(4))
 		if c.ok() {
 			c.setFloat("temp1", float64(t)/10)
 			c.setFloat("humidity", float64(h)/10)
@@ -441,7 +441,7 @@ func (c *cursor) statusText(s string) {
 func (c *cursor) network() {
 	switch c.length - 6 {
 	case 1:
-		v := int8(c.number(1)) //nolint:gosec // a byte
+		v := int8(c.number(1))
 		if !c.ok() {
 			return
 		}

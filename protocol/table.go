@@ -23,11 +23,6 @@ var (
 	levels    = []field{{read: readBattery, name: "battery level"}, {read: readUint, name: "signal", size: 1, key: "rssi"}}
 	alarm     = []field{{read: readAlarm, name: "alarm"}}
 	wideAlarm = []field{{read: readAlarmWide, name: "alarm"}, {read: readSkip, name: "language", size: 1}}
-	upload    = []field{
-		{read: readBool, name: "ignition", key: "ignition", when: when{least: 3}},
-		{read: readUint, name: "upload mode", size: 1, key: "event", when: when{least: 2}},
-		{read: readBool, name: "re-upload", key: "archive", when: when{least: 1}},
-	}
 	// rest: three or seven bytes left are ignition, mode and re-upload, four are
 	// the mileage (PROTOCOL.md section 6, "Trailing rule").
 	rest = []field{

@@ -87,10 +87,10 @@ func (l *loop) add(s *Session) {
 		s.slot, l.free = l.free[n-1], l.free[:n-1]
 		l.slots[s.slot] = s
 	} else {
-		s.slot = int32(len(l.slots)) //nolint:gosec // bounded by descriptors
+		s.slot = int32(len(l.slots))
 		l.slots = append(l.slots, s)
 	}
-	if err := l.watch(s.fd, unix.EPOLL_CTL_ADD, sessionEvents, s.slot, int32(s.id)); err != nil { //nolint:gosec // see collect
+	if err := l.watch(s.fd, unix.EPOLL_CTL_ADD, sessionEvents, s.slot, int32(s.id)); err != nil {
 		l.s.log.Error("watch a connection", zap.Error(err))
 		l.drop(s, CloseInternal)
 	}

@@ -92,7 +92,7 @@ func (l *loop) cut(s *Session, b []byte) (parsed int) {
 	for parsed < len(b) && s.batch.close == closeNone {
 		c := w.framer.Next(b[parsed:], patient)
 		if c.Skip > 0 {
-			w.tally.junk += uint64(c.Skip) //nolint:gosec // a length
+			w.tally.junk += uint64(c.Skip)
 			l.record(s, b[parsed:parsed+c.Skip], parsed+c.Skip, Junk, 0)
 			parsed += c.Skip
 		}
@@ -102,7 +102,7 @@ func (l *loop) cut(s *Session, b []byte) (parsed int) {
 		parsed += c.Len
 		l.frame(s, b[parsed-c.Len:parsed], parsed)
 	}
-	if !s.state.has(stateFramed) && s.in+uint64(parsed) > maxBeforeLogin && s.batch.close == closeNone { //nolint:gosec // a length
+	if !s.state.has(stateFramed) && s.in+uint64(parsed) > maxBeforeLogin && s.batch.close == closeNone {
 		s.batch.close = CloseNoLogin
 	}
 	return parsed
@@ -187,11 +187,11 @@ func (l *loop) record(s *Session, input []byte, end int, flags Flags, n int) {
 	s.batch.answer += n
 	s.batch.records++
 	w.records = append(w.records, Record{
-		Conn: s.id, InputEnd: s.in - uint64(len(s.held)) + uint64(end), AnswerEnd: s.out + uint64(s.batch.answer), //nolint:gosec // lengths
+		Conn: s.id, InputEnd: s.in - uint64(len(s.held)) + uint64(end), AnswerEnd: s.out + uint64(s.batch.answer),
 		ReceivedAt: w.now, Flags: flags, Device: s.device.IMEI, UTCOffset: s.device.UTCOffset, Model: s.device.Model,
 		Input: input,
 	})
 	w.ends = append(w.ends, len(w.answers))
 	w.tally.input += uint64(len(input))
-	w.tally.answers += uint64(n) //nolint:gosec // a length
+	w.tally.answers += uint64(n)
 }

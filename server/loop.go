@@ -173,7 +173,7 @@ func (l *loop) collect(events []unix.EpollEvent) (quit bool) {
 		default:
 			// A slot may have been given away since the kernel queued the event.
 			s := l.slots[e.Fd]
-			if s == nil || int32(s.id) != e.Pad { //nolint:gosec // the low bits tell generations of a slot apart
+			if s == nil || int32(s.id) != e.Pad {
 				continue
 			}
 			if e.Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
@@ -362,7 +362,7 @@ func (l *loop) release() {
 		if s.batch.records == 0 {
 			continue
 		}
-		s.in += uint64(s.batch.input) //nolint:gosec // a length
+		s.in += uint64(s.batch.input)
 		s.out += uint64(s.batch.answer)
 		s.held = append(s.held[:0], s.batch.held...)
 		if len(s.held) == 0 {
@@ -435,7 +435,7 @@ func (l *loop) interest(s *Session, writing bool) {
 	} else {
 		delete(l.owing, s)
 	}
-	if err := l.watch(s.fd, unix.EPOLL_CTL_MOD, events, s.slot, int32(s.id)); err != nil { //nolint:gosec // see collect
+	if err := l.watch(s.fd, unix.EPOLL_CTL_MOD, events, s.slot, int32(s.id)); err != nil {
 		l.s.log.Error("change events of a connection", zap.Error(err))
 		s.batch.close = CloseInternal
 	}

@@ -44,10 +44,10 @@ var refusalNames = [numRefusals]string{"connections", "no_room", "descriptors"}
 
 // collector shows the counters to Prometheus.
 type collector struct {
-	s                                               *Server
-	frames, closed, refused                         *prometheus.Desc
-	plain                                           []plainCounter
-	connections, devices, acceptPaused, stoppedDesc *prometheus.Desc
+	s                                 *Server
+	frames, closed, refused           *prometheus.Desc
+	plain                             []plainCounter
+	connections, devices, stoppedDesc *prometheus.Desc
 }
 
 type plainCounter struct {
@@ -94,7 +94,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v)
 	}
 	for k := range numKinds {
-		counter(c.frames, c.s.count.frames[k].Load(), protocol.Kind(k).String()) //nolint:gosec // a small index
+		counter(c.frames, c.s.count.frames[k].Load(), protocol.Kind(k).String())
 	}
 	for r := closeNone + 1; r < numReasons; r++ {
 		counter(c.closed, c.s.count.closed[r].Load(), r.String())

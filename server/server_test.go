@@ -24,7 +24,6 @@ type memoryLog struct {
 	records   []Record
 	pos       uint64
 	synced    uint64
-	events    []string
 	appendErr error
 	syncErr   error
 	roomErr   error

@@ -13,13 +13,13 @@ import "gt06/protocol"
 type Flags = uint8
 
 const (
-	// Junk: Input is bytes between frames that belong to no frame. Counted,
+	// Junk means that Input is bytes between frames that belong to no frame. Counted,
 	// kept in the log, never a row.
 	Junk Flags = 1 << iota
-	// Carry: the record repeats answer bytes that an older record already
+	// Carry means that the record repeats answer bytes that an older record already
 	// holds and the device has not taken yet. Input is empty.
 	Carry
-	// Partial: Input is half a frame that had to be taken from the kernel before
+	// Partial means that Input is half a frame that had to be taken from the kernel before
 	// its rest came. The record of the frame holds these bytes again, so this
 	// one is never a row: it says where the input ends.
 	Partial

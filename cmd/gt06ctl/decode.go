@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -40,7 +41,7 @@ those after it. Without --json every byte is named; with it each non-empty line
 gives exactly one JSON object.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d.out, d.json = cmd.OutOrStdout(), t.json
-			d.session.UTCOffset = int32(zone) * 60 //nolint:gosec // minutes
+			d.session.UTCOffset = int32(zone) * 60
 			if raw {
 				return d.stream(cmd.InOrStdin())
 			}
@@ -63,7 +64,7 @@ func (d *decoder) lines(in io.Reader) error {
 				return err
 			}
 		}
-		if err == io.EOF { //nolint:errorlint // bufio returns it bare
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

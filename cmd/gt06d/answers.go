@@ -31,7 +31,7 @@ func (a *app) Status(context.Context) control.Status {
 	}
 	_, w, err := a.store.get()
 	st.Store.LastError = err
-	st.Store.Lag = a.backlog.before.Load() + int64(a.spool.Stats().Appended) //nolint:gosec // a count
+	st.Store.Lag = a.backlog.before.Load() + int64(a.spool.Stats().Appended)
 	if w != nil {
 		ws := w.Status()
 		st.Store.State, st.Store.LastError = string(ws.State), ws.LastError

@@ -201,7 +201,7 @@ func (a *app) limits() server.Limits {
 	}
 	most := 1024
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err == nil {
-		most = int(min(lim.Cur, 1<<20)) //nolint:gosec // bounded
+		most = int(min(lim.Cur, 1<<20))
 	}
 	most = max(most-reserve, most/2)
 	c := a.cfg.Limits

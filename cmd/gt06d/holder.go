@@ -28,8 +28,8 @@ func holderOf(addr string) string {
 		return ""
 	}
 	inodes := map[string]bool{}
-	tcp4, _ := fs.NetTCP()
-	tcp6, _ := fs.NetTCP6()
+	tcp4, _ := fs.NetTCP()  //nolint:staticcheck // netlink would be a dependency for a line of an error message
+	tcp6, _ := fs.NetTCP6() //nolint:staticcheck // the same
 	const listening = 0x0a
 	for _, line := range append(tcp4, tcp6...) {
 		if line.St == listening && line.LocalPort == uint64(ap.Port()) {

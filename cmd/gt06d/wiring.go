@@ -161,7 +161,7 @@ func (a *app) storeRows(ctx context.Context) error {
 	begin := a.spool.End()
 	w := store.Writer(sqlstore.WriterOptions{
 		Log:  rowLog{a.spool, filepath.Join(a.cfg.DataDir, "spool"), a.log},
-		Node: a.node, Epoch: int64(a.spool.Generation()), //nolint:gosec // counts starts
+		Node: a.node, Epoch: int64(a.spool.Generation()),
 		Decoder: &a.decoder, Failpoint: a.fail,
 	})
 	a.store.set(store, w, "")
@@ -179,7 +179,7 @@ func (a *app) openStore(ctx context.Context) (*sqlstore.Store, error) {
 		case err == nil:
 			return store, nil
 		case ctx.Err() != nil:
-			return nil, nil
+			return nil, nil //nolint:nilerr // the server ends: nobody asks any more
 		case errors.Is(err, sqlstore.ErrLogin):
 			return nil, cli.Fail(cli.Login, err, "check user, password and database of the dsn; what devices sent meanwhile is in the log")
 		case errors.Is(err, sqlstore.ErrForeignTable), errors.Is(err, sqlstore.ErrSchema):

@@ -44,7 +44,7 @@ func (k Kind) Fix() bool {
 // test range and a right check digit, so that no real device has it.
 func IMEI(n int) protocol.IMEI {
 	const tac, space = 99_000_000, 1_000_000
-	v := uint64(tac*space+n%space) * 10 //nolint:gosec // 15 digits
+	v := uint64(tac*space+n%space) * 10
 	for check := range uint64(10) {
 		if id := bcd(v + check); id.LuhnOK() {
 			return id
@@ -83,10 +83,10 @@ type raw struct {
 // the coordinates.
 func place(device, n int) raw {
 	return raw{
-		latitude:  uint32(20_000_000 + device%100_000*700 + n%600), //nolint:gosec // on the map
-		longitude: uint32(130_000_000 + n%1_000_000*50),            //nolint:gosec // on the map
+		latitude:  uint32(20_000_000 + device%100_000*700 + n%600),
+		longitude: uint32(130_000_000 + n%1_000_000*50),
 		speed:     byte(30 + n%60),
-		course:    uint16(n % 360), //nolint:gosec // below 360
+		course:    uint16(n % 360),
 	}
 }
 
@@ -108,7 +108,7 @@ type Frame struct {
 // Build makes the n-th frame of a device at a time, with the serial n+1, which
 // wraps.
 func Build(kind Kind, device, n int, at time.Time) Frame {
-	f := Frame{Kind: kind, Serial: uint16(n + 1)} //nolint:gosec // wraps as a device's does
+	f := Frame{Kind: kind, Serial: uint16(n + 1)}
 	var c []byte
 	cell := []byte{0x01, 0x94, 0x0a, 0x12, 0x34, 0x00, 0x56, 0x78}
 	fix := func() {
@@ -153,7 +153,7 @@ func (f Frame) extended(content []byte) Frame {
 }
 
 func appendTime(c []byte, t time.Time) []byte {
-	return append(c, byte(t.Year()-2000), byte(t.Month()), byte(t.Day()), byte(t.Hour()), byte(t.Minute()), byte(t.Second())) //nolint:gosec // small numbers
+	return append(c, byte(t.Year()-2000), byte(t.Month()), byte(t.Day()), byte(t.Hour()), byte(t.Minute()), byte(t.Second()))
 }
 
 func appendGPS(c []byte, t time.Time, r raw) []byte {

@@ -215,7 +215,7 @@ func (r *Rows) position(rec *storage.Record, m *protocol.Message) {
 		cell := m.Cells[0]
 		p.Cell = &cell
 	}
-	flag := ""
+	var flag string
 	p.FixTime, p.Source, flag = fixTime(m, received)
 	p.Hash = hash(m)
 	p.Attributes = attributes(m, true, flag)
@@ -284,7 +284,7 @@ func hash(m *protocol.Message) uint64 {
 	} else {
 		for i := range m.Cells {
 			put(uint64(m.Cells[i].LAC)<<32 ^ m.Cells[i].CID)
-			put(uint64(m.Cells[i].RSSI)) //nolint:gosec // two's complement
+			put(uint64(m.Cells[i].RSSI))
 		}
 		for i := range m.WiFi {
 			copy(b[:], m.WiFi[i].MAC[:])

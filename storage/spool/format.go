@@ -98,15 +98,15 @@ func appendRecord(b []byte, r *storage.Record) []byte {
 	model := r.Model[:min(len(r.Model), maxModel)]
 	b = le.AppendUint32(b, recordMagic)
 	b = le.AppendUint32(b, 0)
-	b = le.AppendUint32(b, uint32(recordFixed+len(model)+len(r.Input)+len(r.Answer))) //nolint:gosec // see above
+	b = le.AppendUint32(b, uint32(recordFixed+len(model)+len(r.Input)+len(r.Answer)))
 	b = le.AppendUint64(b, r.Conn)
 	b = le.AppendUint64(b, r.InputEnd)
 	b = le.AppendUint64(b, r.AnswerEnd)
-	b = le.AppendUint64(b, uint64(r.ReceivedAt)) //nolint:gosec // two's complement
+	b = le.AppendUint64(b, uint64(r.ReceivedAt))
 	b = le.AppendUint64(b, uint64(r.Device))
-	b = le.AppendUint32(b, uint32(r.UTCOffset)) //nolint:gosec // two's complement
+	b = le.AppendUint32(b, uint32(r.UTCOffset))
 	b = append(b, r.Flags, byte(len(model)), 0, 0)
-	b = le.AppendUint32(b, uint32(len(r.Input))) //nolint:gosec // see above
+	b = le.AppendUint32(b, uint32(len(r.Input)))
 	b = append(b, model...)
 	b = append(b, r.Input...)
 	b = append(b, r.Answer...)
@@ -159,9 +159,9 @@ func parseRecord(b []byte, r *storage.Record, models map[string]string) (size in
 	}
 	*r = storage.Record{
 		Conn: le.Uint64(f), InputEnd: le.Uint64(f[8:]), AnswerEnd: le.Uint64(f[16:]),
-		ReceivedAt: int64(le.Uint64(f[24:])), //nolint:gosec // two's complement
+		ReceivedAt: int64(le.Uint64(f[24:])),
 		Device:     protocol.IMEI(le.Uint64(f[32:])),
-		UTCOffset:  int32(le.Uint32(f[40:])), //nolint:gosec // two's complement
+		UTCOffset:  int32(le.Uint32(f[40:])),
 		Flags:      f[44],
 		Input:      body[model : model+input : model+input],
 		Answer:     body[model+input:],

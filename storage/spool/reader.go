@@ -94,7 +94,7 @@ func (r *Reader) Next(limit storage.Position, rec *storage.Record) (storage.Posi
 			r.resync(at, end, err)
 			continue
 		}
-		r.pos = storage.At(r.number, uint32(at)+uint32(size)) //nolint:gosec // a segment is below 4 GiB
+		r.pos = storage.At(r.number, uint32(at)+uint32(size))
 		return r.pos, nil
 	}
 	return r.pos, io.EOF
@@ -178,7 +178,7 @@ func (r *Reader) resync(at, end int64, cause error) {
 		size := min(end, r.size())
 		if errors.Is(cause, errTorn) && r.number != 0 {
 			// A torn tail is what a kill leaves: nothing behind it was promised.
-			r.pos = storage.At(r.number, uint32(min(size, math.MaxUint32))) //nolint:gosec // bounded
+			r.pos = storage.At(r.number, uint32(min(size, math.MaxUint32)))
 			if r.valid != math.MaxInt64 {
 				r.leave()
 			} else {
@@ -203,9 +203,9 @@ func (r *Reader) skip(at, next int64, cause error) {
 	next = max(next, at+1)
 	r.skipped += next - at
 	if r.Damaged != nil {
-		r.Damaged(&CorruptionError{Segment: r.number, Offset: uint32(at), Skipped: next - at, Err: cause}) //nolint:gosec // below 4 GiB
+		r.Damaged(&CorruptionError{Segment: r.number, Offset: uint32(at), Skipped: next - at, Err: cause})
 	}
-	r.pos = storage.At(r.number, uint32(next)) //nolint:gosec // below 4 GiB
+	r.pos = storage.At(r.number, uint32(next))
 }
 
 // search returns where from at on a record begins that is whole and right, or

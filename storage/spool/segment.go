@@ -142,7 +142,7 @@ func (s *segment) sync() error {
 		return err
 	}
 	for {
-		err := unix.Fdatasync(int(s.f.Fd())) //nolint:gosec // a descriptor
+		err := unix.Fdatasync(int(s.f.Fd()))
 		if !errors.Is(err, unix.EINTR) {
 			return os.NewSyscallError("fdatasync", err)
 		}

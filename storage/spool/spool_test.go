@@ -275,9 +275,7 @@ func TestFailedSyncIsNeverCalledGood(t *testing.T) {
 	for failing := int64(1); failing <= 5; failing++ {
 		dir := t.TempDir()
 		var syncs atomic.Int64
-		var failedOn *segment
-		var w *Writer
-		w = openTest(t, dir, func(o *Options) {
+		w := openTest(t, dir, func(o *Options) {
 			o.fault = func(op string) error {
 				if op == "sync" && syncs.Add(1) == failing {
 					return errors.New("EIO")
@@ -285,7 +283,7 @@ func TestFailedSyncIsNeverCalledGood(t *testing.T) {
 				return nil
 			}
 		})
-		failedOn = w.seg
+		failedOn := w.seg
 		for n := range 10 {
 			add(t, w, n, n+1)
 		}

@@ -132,7 +132,7 @@ func adopt(s *segmentInfo, now int64) error {
 	if now-s.mod > recent {
 		return nil
 	}
-	return os.NewSyscallError("fdatasync", unix.Fdatasync(int(f.Fd()))) //nolint:gosec // a descriptor
+	return os.NewSyscallError("fdatasync", unix.Fdatasync(int(f.Fd())))
 }
 
 // complete fills the defaults in and checks the directory.
@@ -218,7 +218,7 @@ func (w *Writer) Append(recs []*storage.Record) (storage.Position, error) {
 	w.end += int64(len(w.buf))
 	w.seg.written = max(w.seg.written, w.end)
 	w.appended.Add(uint64(len(recs)))
-	pos := storage.At(w.seg.number, uint32(w.end)) //nolint:gosec // a segment is below 4 GiB
+	pos := storage.At(w.seg.number, uint32(w.end))
 	w.last.Store(uint64(pos))
 	w.changed.Broadcast()
 	return pos, nil
@@ -273,7 +273,7 @@ func (w *Writer) commit() {
 			continue
 		}
 		w.pending = w.pending[:copy(w.pending, w.pending[n:])]
-		w.moved(storage.At(seg.number, uint32(end))) //nolint:gosec // below 4 GiB
+		w.moved(storage.At(seg.number, uint32(end)))
 	}
 }
 
@@ -282,7 +282,7 @@ func (w *Writer) commit() {
 func (w *Writer) rewrite(cut int64, cause error) {
 	w.metrics.failedSyncs.Inc()
 	w.log.Error("a sync failed: what was not durable is written again elsewhere", zap.Error(cause), zap.Uint32("segment", w.seg.number))
-	h := segmentHeader{generation: w.seg.generation, number: w.seg.number + 1, cut: uint32(cut)} //nolint:gosec // below 4 GiB
+	h := segmentHeader{generation: w.seg.generation, number: w.seg.number + 1, cut: uint32(cut)}
 	next, err := create(w.opt.Dir, h, int64(len(w.pending)), w.opt.fault)
 	if err == nil {
 		if err = next.writeAt(w.pending, headerSize); err == nil {
@@ -297,7 +297,7 @@ func (w *Writer) rewrite(cut int64, cause error) {
 	w.pending = w.pending[:0]
 	w.enter(next)
 	w.end = headerSize + size
-	end := storage.At(next.number, uint32(w.end)) //nolint:gosec // below 4 GiB
+	end := storage.At(next.number, uint32(w.end))
 	w.last.Store(uint64(end))
 	w.moved(end)
 }

@@ -46,8 +46,8 @@ func (w *Writer) commit(ctx context.Context, rows *event.Rows, end storage.Posit
 	if err != nil {
 		return 0, err
 	}
-	if have.Position != int64(w.position) { //nolint:gosec // below 2^63
-		w.moved = storage.Position(have.Position) //nolint:gosec // below 2^63
+	if have.Position != int64(w.position) {
+		w.moved = storage.Position(have.Position)
 		return 0, errMoved
 	}
 	ids, err := w.devices(ctx, tx, rows)
@@ -66,7 +66,7 @@ func (w *Writer) commit(ctx context.Context, rows *event.Rows, end storage.Posit
 	}
 	w.fail("store.inserted")
 	res, err := tx.ExecContext(ctx, "UPDATE ingest_cursors SET epoch = ?, position = ?, merged = merged + ? WHERE node = ? AND shard = 0 AND epoch = ? AND position = ?",
-		w.epoch, int64(end), merged, w.node, have.Epoch, have.Position) //nolint:gosec // below 2^63
+		w.epoch, int64(end), merged, w.node, have.Epoch, have.Position)
 	if err != nil {
 		return 0, fmt.Errorf("update cursor: %w", err)
 	}

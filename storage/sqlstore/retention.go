@@ -52,10 +52,7 @@ func (mariaDialect) limits(ctx context.Context, db *sqlx.DB, now time.Time, keep
 // makePartitions splits the catch-all so that each day up to daysAhead has a
 // partition of its own. The first time it begins a week back.
 func makePartitions(ctx context.Context, db *sqlx.DB, table string, names []string, today time.Time, oldest string) error {
-	last := "p" + today.AddDate(0, 0, -daysAhead-1).Format("20060102")
-	if last < oldest {
-		last = oldest
-	}
+	last := max(oldest, "p"+today.AddDate(0, 0, -daysAhead-1).Format("20060102"))
 	for _, n := range names {
 		if n != "pmax" && n > last {
 			last = n

@@ -84,7 +84,7 @@ func (v *values) maybe(b *bool) {
 // same in both.
 func (v *values) hash(h uint64) {
 	if _, lite := v.d.(sqliteDialect); lite {
-		v.int(int64(h)) //nolint:gosec // the same bits
+		v.int(int64(h))
 		return
 	}
 	v.dst = strconv.AppendUint(v.dst, h, 10)
@@ -132,7 +132,7 @@ func (v *values) position(device int64, p *event.Position) {
 		v.int(int64(c.MCC))
 		v.int(int64(c.MNC))
 		v.int(int64(c.LAC))
-		v.int(int64(c.CID)) //nolint:gosec // 28 bits; noise wraps
+		v.int(int64(c.CID))
 	}
 	v.text(string(p.Attributes))
 	v.close()
@@ -168,7 +168,7 @@ func (v *values) heartbeat(device int64, h *event.Heartbeat) {
 	v.open()
 	v.int(device)
 	v.micros(h.ReceivedAt)
-	v.int(int64(h.Spool)) //nolint:gosec // below 2^63
+	v.int(int64(h.Spool))
 	v.maybe(h.Ignition)
 	v.maybe(h.Charging)
 	v.maybe(h.Blocked)
@@ -182,7 +182,7 @@ func (v *values) event(device int64, e *event.DeviceEvent) {
 	v.open()
 	v.int(device)
 	v.micros(e.ReceivedAt)
-	v.int(int64(e.Spool)) //nolint:gosec // below 2^63
+	v.int(int64(e.Spool))
 	v.text(e.Kind)
 	v.text(string(e.Attributes))
 	v.close()
@@ -196,7 +196,7 @@ func (v *values) quarantined(q *event.Quarantined) {
 		v.text(q.Device.String())
 	}
 	v.micros(q.ReceivedAt)
-	v.int(int64(q.Spool)) //nolint:gosec // below 2^63
+	v.int(int64(q.Spool))
 	v.blob(q.Frame)
 	v.text(q.Reason)
 	v.close()

@@ -80,7 +80,7 @@ func Check(opt Options) error {
 	}
 	cfg, err := mysql.ParseDSN(opt.DSN)
 	if err != nil {
-		return fmt.Errorf("dsn: not of the form user:password@tcp(host:port)/database or user@unix(/path)/database") //nolint:goerr113 // the driver's text may hold the password
+		return fmt.Errorf("dsn: not of the form user:password@tcp(host:port)/database or user@unix(/path)/database")
 	}
 	if cfg.DBName == "" {
 		return errors.New("dsn: names no database; it must exist, its tables are made")
@@ -224,17 +224,23 @@ func (s *Store) refuseForeign(ctx context.Context) error {
 		if !slices.Contains(tables, name) {
 			continue
 		}
-		rows, err := s.db.QueryxContext(ctx, "SELECT * FROM "+name+" WHERE 1 = 0")
+		columns, err := s.columns(ctx, name)
 		if err != nil {
-			return err
-		}
-		columns, err := rows.Columns()
-		if err = errors.Join(err, rows.Close(), rows.Err()); err != nil {
 			return err
 		}
 		return fmt.Errorf("%w: %s with the columns %s; give gt06 a schema of its own", ErrForeignTable, name, strings.Join(columns, ", "))
 	}
 	return nil
+}
+
+func (s *Store) columns(ctx context.Context, table string) ([]string, error) {
+	rows, err := s.db.QueryxContext(ctx, "SELECT * FROM "+table+" WHERE 1 = 0")
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close() //nolint:errcheck // Err is asked
+	columns, err := rows.Columns()
+	return columns, errors.Join(err, rows.Err())
 }
 
 // classify turns a driver's error into one of ours, without what may hold a

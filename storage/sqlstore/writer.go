@@ -140,8 +140,7 @@ func register[C prometheus.Collector](reg prometheus.Registerer, c C) C {
 		return c
 	}
 	if err := reg.Register(c); err != nil {
-		var have prometheus.AlreadyRegisteredError
-		if errors.As(err, &have) {
+		if have, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
 			if old, ok := have.ExistingCollector.(C); ok {
 				return old
 			}
@@ -236,8 +235,8 @@ func (w *Writer) resume(ctx context.Context) error {
 	if err := tx.Commit(); err != nil {
 		return err
 	}
-	clear(w.known)                               // a restored database may have other ids
-	w.position = storage.Position(have.Position) //nolint:gosec // below 2^63
+	clear(w.known) // a restored database may have other ids
+	w.position = storage.Position(have.Position)
 	w.reader = w.log.Read(w.position)
 	w.log.Release(w.position)
 	w.say(func(s *Status) { s.State, s.LastError, s.Position = StateOK, "", w.position })
@@ -376,7 +375,7 @@ func (w *Writer) backOff(ctx context.Context, err error, last time.Duration) tim
 	w.metrics.errors.WithLabelValues(reason).Inc()
 	w.say(func(s *Status) { s.State, s.LastError = state, text })
 	next := min(max(2*last, 100*time.Millisecond), longest)
-	sleep(ctx, next/2+rand.N(next/2)) //nolint:gosec // jitter
+	sleep(ctx, next/2+rand.N(next/2))
 	return next
 }
 

@@ -78,8 +78,7 @@ func Report(w io.Writer, program string, err error) int {
 	}
 	_, _ = fmt.Fprintf(w, "%s: %s\n", program, text)
 	code := Internal
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		code = e.Code
 		for _, h := range e.Hints {
 			_, _ = fmt.Fprintf(w, "hint: %s\n", h)

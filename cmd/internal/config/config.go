@@ -237,8 +237,7 @@ func read(path string, c *Config) error {
 	dec := yaml.NewDecoder(bytes.NewReader(b))
 	dec.KnownFields(true)
 	err = dec.Decode(c)
-	var te *yaml.TypeError
-	if errors.As(err, &te) {
+	if te, ok := errors.AsType[*yaml.TypeError](err); ok {
 		lines := make([]string, 0, len(te.Errors))
 		for _, e := range te.Errors {
 			// "line 3: field lisen not found in type config.Config"

@@ -156,7 +156,7 @@ type tracker struct {
 func (f *Fleet) drive(ctx context.Context, i int, start, end time.Time) {
 	n := f.opt.First + i
 	t := &tracker{
-		f: f, n: n, ledger: f.ledgers[i], rand: rand.New(rand.NewPCG(f.opt.Seed, uint64(n))), //nolint:gosec // a simulation
+		f: f, n: n, ledger: f.ledgers[i], rand: rand.New(rand.NewPCG(f.opt.Seed, uint64(n))),
 		built: map[int]device.Frame{},
 	}
 	if !wait(ctx, time.Until(start)) {

@@ -1,0 +1,47 @@
+// Package layers holds the direction of the packages: the test reads what the
+// compiler sees (DESIGN.md section 4).
+package layers
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// forbidden says which packages may not reach which others, themselves or
+// through anything they import.
+var forbidden = []struct {
+	from    string // package or tree/...
+	reach   []string
+	because string
+}{
+	{"gt06/protocol", []string{"net", "os", "log", "gt06/server", "gt06/storage", "go.uber.org/zap"}, "the wire is pure"},
+	{"gt06/protocol/device", []string{"net", "gt06/server", "gt06/storage"}, "the device's side is pure; fleet dials"},
+	{"gt06/server/...", []string{"gt06/storage", "gt06/ops", "gt06/cmd"}, "server declares what it needs, cmd wires it"},
+	{"gt06/server/control", []string{"gt06/protocol", "net/http", "github.com/prometheus/client_golang/prometheus"}, "operations import it"},
+	{"gt06/storage/...", []string{"gt06/server", "gt06/ops", "gt06/cmd"}, "storage does not know who feeds it"},
+	{"gt06/storage/spool", []string{"gt06/storage/sqlstore", "gt06/storage/event", "database/sql"}, "the log knows no database"},
+	{"gt06/storage/event", []string{"net", "database/sql"}, "it is pure"},
+	{"gt06/cmd/gt06d", []string{"github.com/aws/aws-sdk-go-v2"}, "the server never links the cloud"},
+}
+
+func TestDirectionOfPackages(t *testing.T) {
+	t.Parallel()
+	for _, rule := range forbidden {
+		out, err := exec.CommandContext(t.Context(), "go", "list", "-f", `{{.ImportPath}}{{range .Deps}} {{.}}{{end}}`, rule.from).Output()
+		if err != nil {
+			t.Fatalf("go list %s: %v", rule.from, err)
+		}
+		for line := range strings.Lines(string(out)) {
+			fields := strings.Fields(line)
+			for _, dep := range fields[1:] {
+				for _, bad := range rule.reach {
+					inside := strings.HasPrefix(dep, bad+"/") && strings.HasPrefix(bad, "gt06/")
+					if dep == bad || inside {
+						t.Errorf("%s reaches %s: %s", fields[0], dep, rule.because)
+					}
+				}
+			}
+		}
+	}
+}
