@@ -32,6 +32,9 @@ func (a *app) Status(context.Context) control.Status {
 	_, w, err := a.store.get()
 	st.Store.LastError = err
 	st.Store.Lag = a.backlog.before.Load() + int64(a.spool.Stats().Appended)
+	if a.spool.Generation() > 1 && w == nil {
+		st.Store.Lag = max(1, st.Store.Lag) // earlier owners may have left some: nobody has counted yet
+	}
 	if w != nil {
 		ws := w.Status()
 		st.Store.State, st.Store.LastError = string(ws.State), ws.LastError

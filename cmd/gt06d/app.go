@@ -75,7 +75,7 @@ func open(ctx context.Context, cfg config.Config, stderr io.Writer, env func(str
 		a.log.Warn("configuration", zap.String("warning", w))
 	}
 	if err := sqlstore.Check(a.storeOptions()); err != nil {
-		return nil, cli.Fail(cli.Usage, err)
+		return nil, cli.Fail(cli.Usage, err, "the form is user:password@tcp(host:port)/database, better in the file that GT06_DSN_FILE names")
 	}
 	a.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {

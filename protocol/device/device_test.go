@@ -54,7 +54,7 @@ func filled() (*Ledger, []Row) {
 	for n := range 10 {
 		f := Build(Location, 1, n, at.Add(time.Duration(n)*time.Second))
 		l.Wrote(1, &f, at, -1)
-		if _, ok := l.Answer(protocol.AppendFrame(nil, 0x22, nil, f.Serial), at); !ok {
+		if _, _, ok := l.Answer(protocol.AppendFrame(nil, 0x22, nil, f.Serial), at); !ok {
 			panic("answer refused")
 		}
 		rows = append(rows, Row{IMEI: IMEI(1).String(), Kind: "location", Place: f.Place, Has: true})

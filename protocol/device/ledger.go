@@ -59,9 +59,10 @@ func (l *Ledger) Dropped() []int {
 // Pending returns how many frames wait for an answer on this connection.
 func (l *Ledger) Pending() int { return len(l.pending) }
 
-// Answer notes an answer and returns how long it took. An answer names its
-// frame by type and serial; a time answer carries no serial.
-func (l *Ledger) Answer(answer []byte, at time.Time) (took time.Duration, ok bool) {
+// Answer notes an answer and returns the entry it is for and how long it took.
+// An answer names its frame by type and serial; a time answer carries no
+// serial.
+func (l *Ledger) Answer(answer []byte, at time.Time) (entry int, took time.Duration, ok bool) {
 	l.Answers++
 	typ, serial := answer[3], binary.BigEndian.Uint16(answer[len(answer)-6:])
 	for i, n := range l.pending {
@@ -76,16 +77,16 @@ func (l *Ledger) Answer(answer []byte, at time.Time) (took time.Duration, ok boo
 		if e.Answered.IsZero() {
 			e.Answered = at
 		}
-		return at.Sub(e.Sent), true
+		return n, at.Sub(e.Sent), true
 	}
 	for i := len(l.Entries) - 1; i >= 0 && i > len(l.Entries)-1000; i-- {
 		if e := &l.Entries[i]; e.Kind.Type() == typ && e.Serial == serial && !e.Answered.IsZero() {
 			l.Duplicated++
-			return 0, false
+			return i, 0, false
 		}
 	}
 	l.Strange++
-	return 0, false
+	return 0, 0, false
 }
 
 // Lost returns how many frames asked for an answer and have none.

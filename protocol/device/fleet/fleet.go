@@ -348,15 +348,13 @@ func (t *tracker) read(c net.Conn) {
 
 func (t *tracker) answer(b []byte, at time.Time) {
 	t.mu.Lock()
-	took, ok := t.ledger.Answer(b, at)
+	n, took, ok := t.ledger.Answer(b, at)
 	if ok {
+		delete(t.built, n)
 		t.times = append(t.times, float32(took.Seconds()*1000))
 		if b[3] == device.Login.Type() {
 			t.login = true
 		}
-	}
-	if t.ledger.Pending() == 0 {
-		clear(t.built)
 	}
 	t.mu.Unlock()
 	t.f.answered.Add(1)

@@ -1,5 +1,7 @@
 -- +goose Up
-CREATE TABLE devices (
+-- IF NOT EXISTS: a kill in the middle must not stop the next start, for DDL is
+-- not transactional everywhere. A table of somebody else is refused before.
+CREATE TABLE IF NOT EXISTS devices (
   id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
   imei CHAR(15) CHARACTER SET ascii NOT NULL UNIQUE,
   name VARCHAR(255) NULL,
@@ -13,7 +15,7 @@ CREATE TABLE devices (
   updated_at DATETIME(6) NOT NULL
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
 
-CREATE TABLE positions (
+CREATE TABLE IF NOT EXISTS positions (
   device_id BIGINT UNSIGNED NOT NULL,
   fix_time DATETIME NOT NULL,
   kind ENUM('location','alarm','lbs','wifi','info','string','command_reply','obd','status') NOT NULL,
@@ -41,7 +43,7 @@ CREATE TABLE positions (
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4
 PARTITION BY RANGE COLUMNS(fix_time) (PARTITION pmax VALUES LESS THAN (MAXVALUE));
 
-CREATE TABLE latest_positions (
+CREATE TABLE IF NOT EXISTS latest_positions (
   device_id BIGINT UNSIGNED NOT NULL PRIMARY KEY,
   fix_time DATETIME NOT NULL,
   kind ENUM('location','alarm','lbs','wifi','info','string','command_reply','obd','status') NOT NULL,
@@ -67,7 +69,7 @@ CREATE TABLE latest_positions (
   attributes LONGTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
 
-CREATE TABLE alarms (
+CREATE TABLE IF NOT EXISTS alarms (
   device_id BIGINT UNSIGNED NOT NULL,
   fix_time DATETIME NOT NULL,
   alarm VARCHAR(32) NOT NULL,
@@ -80,7 +82,7 @@ CREATE TABLE alarms (
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4
 PARTITION BY RANGE COLUMNS(fix_time) (PARTITION pmax VALUES LESS THAN (MAXVALUE));
 
-CREATE TABLE heartbeats (
+CREATE TABLE IF NOT EXISTS heartbeats (
   device_id BIGINT UNSIGNED NOT NULL,
   received_at DATETIME(6) NOT NULL,
   spool_position BIGINT NOT NULL,
@@ -94,7 +96,7 @@ CREATE TABLE heartbeats (
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4
 PARTITION BY RANGE COLUMNS(received_at) (PARTITION pmax VALUES LESS THAN (MAXVALUE));
 
-CREATE TABLE device_events (
+CREATE TABLE IF NOT EXISTS device_events (
   device_id BIGINT UNSIGNED NOT NULL,
   received_at DATETIME(6) NOT NULL,
   spool_position BIGINT NOT NULL,
@@ -104,7 +106,7 @@ CREATE TABLE device_events (
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4
 PARTITION BY RANGE COLUMNS(received_at) (PARTITION pmax VALUES LESS THAN (MAXVALUE));
 
-CREATE TABLE device_commands (
+CREATE TABLE IF NOT EXISTS device_commands (
   id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
   device_id BIGINT UNSIGNED NOT NULL,
   command VARCHAR(255) NOT NULL,
@@ -114,7 +116,7 @@ CREATE TABLE device_commands (
   replied_at DATETIME(6) NULL
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
 
-CREATE TABLE quarantined_frames (
+CREATE TABLE IF NOT EXISTS quarantined_frames (
   id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
   imei CHAR(15) CHARACTER SET ascii NULL,
   received_at DATETIME(6) NOT NULL,
@@ -124,7 +126,7 @@ CREATE TABLE quarantined_frames (
   UNIQUE (received_at, spool_position)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
 
-CREATE TABLE ingest_cursors (
+CREATE TABLE IF NOT EXISTS ingest_cursors (
   node VARCHAR(64) CHARACTER SET ascii NOT NULL,
   shard INT NOT NULL,
   epoch BIGINT NOT NULL,

@@ -1,5 +1,7 @@
 -- +goose Up
-CREATE TABLE devices (
+-- IF NOT EXISTS: a kill in the middle must not stop the next start, for DDL is
+-- not transactional everywhere. A table of somebody else is refused before.
+CREATE TABLE IF NOT EXISTS devices (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   imei TEXT NOT NULL UNIQUE,
   name TEXT NULL,
@@ -13,7 +15,7 @@ CREATE TABLE devices (
   updated_at TEXT NOT NULL
 );
 
-CREATE TABLE positions (
+CREATE TABLE IF NOT EXISTS positions (
   device_id INTEGER NOT NULL,
   fix_time TEXT NOT NULL,
   kind TEXT NOT NULL,
@@ -40,7 +42,7 @@ CREATE TABLE positions (
   PRIMARY KEY (device_id, fix_time, kind, fix_hash)
 ) WITHOUT ROWID;
 
-CREATE TABLE latest_positions (
+CREATE TABLE IF NOT EXISTS latest_positions (
   device_id INTEGER NOT NULL PRIMARY KEY,
   fix_time TEXT NOT NULL,
   kind TEXT NOT NULL,
@@ -66,7 +68,7 @@ CREATE TABLE latest_positions (
   attributes TEXT NOT NULL
 );
 
-CREATE TABLE alarms (
+CREATE TABLE IF NOT EXISTS alarms (
   device_id INTEGER NOT NULL,
   fix_time TEXT NOT NULL,
   alarm TEXT NOT NULL,
@@ -78,7 +80,7 @@ CREATE TABLE alarms (
   PRIMARY KEY (device_id, fix_time, alarm, fix_hash)
 ) WITHOUT ROWID;
 
-CREATE TABLE heartbeats (
+CREATE TABLE IF NOT EXISTS heartbeats (
   device_id INTEGER NOT NULL,
   received_at TEXT NOT NULL,
   spool_position INTEGER NOT NULL,
@@ -91,7 +93,7 @@ CREATE TABLE heartbeats (
   PRIMARY KEY (device_id, received_at, spool_position)
 ) WITHOUT ROWID;
 
-CREATE TABLE device_events (
+CREATE TABLE IF NOT EXISTS device_events (
   device_id INTEGER NOT NULL,
   received_at TEXT NOT NULL,
   spool_position INTEGER NOT NULL,
@@ -100,7 +102,7 @@ CREATE TABLE device_events (
   PRIMARY KEY (device_id, received_at, spool_position)
 ) WITHOUT ROWID;
 
-CREATE TABLE device_commands (
+CREATE TABLE IF NOT EXISTS device_commands (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   device_id INTEGER NOT NULL,
   command TEXT NOT NULL,
@@ -110,7 +112,7 @@ CREATE TABLE device_commands (
   replied_at TEXT NULL
 );
 
-CREATE TABLE quarantined_frames (
+CREATE TABLE IF NOT EXISTS quarantined_frames (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   imei TEXT NULL,
   received_at TEXT NOT NULL,
@@ -120,7 +122,7 @@ CREATE TABLE quarantined_frames (
   UNIQUE (received_at, spool_position)
 );
 
-CREATE TABLE ingest_cursors (
+CREATE TABLE IF NOT EXISTS ingest_cursors (
   node TEXT NOT NULL,
   shard INTEGER NOT NULL,
   epoch INTEGER NOT NULL,

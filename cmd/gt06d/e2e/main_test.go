@@ -1,0 +1,259 @@
+// Package e2e runs the real programs against real faults: kills, a database
+// that dies, a disk that fills. Every test ends with the ledger.
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"gt06/protocol/device"
+	"gt06/protocol/device/fleet"
+	"gt06/server/control"
+	"gt06/storage/sqlstore"
+)
+
+// programs is where TestMain built gt06d and gt06ctl.
+var programs string
+
+func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+
+func testMain(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "gt06-e2e-")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
+	build := exec.CommandContext(context.Background(), "go", "build", "-o", dir+"/", "gt06/cmd/gt06d", "gt06/cmd/gt06ctl")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
+		return 1
+	}
+	programs = dir
+	return m.Run()
+}
+
+// soak says whether the long forms run.
+func soak() bool { return os.Getenv("GT06_SOAK") != "" }
+
+// output collects what a program prints.
+type output struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(b)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}
+
+// daemon is a gt06d that may be killed and started again.
+type daemon struct {
+	t    *testing.T
+	dir  string
+	addr string
+	args []string
+	env  []string
+	wrap []string // a program in front, such as strace
+	cmd  *exec.Cmd
+	out  *output
+	done chan error
+}
+
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // loopback
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close() //nolint:errcheck // a test's own
+	return l.Addr().String()
+}
+
+func newDaemon(t *testing.T, args ...string) *daemon {
+	t.Helper()
+	d := &daemon{t: t, dir: t.TempDir(), addr: freeAddr(t), args: args, out: &output{}}
+	t.Cleanup(func() {
+		d.kill()
+		if t.Failed() {
+			text := d.out.String()
+			t.Logf("the server said:\n%s", text[max(0, len(text)-6000):])
+		}
+	})
+	return d
+}
+
+// start runs the server until it says ready.
+func (d *daemon) start(env ...string) {
+	d.t.Helper()
+	d.launch(env...)
+	d.eventually(20*time.Second, "ready", func() bool { return d.ready() || d.ended() })
+	if d.ended() {
+		d.t.Fatalf("the server ended at its start:\n%s", d.out.String())
+	}
+}
+
+func (d *daemon) ready() bool {
+	var st control.Status
+	return d.status(&st) == nil && st.PID > 0
+}
+
+func (d *daemon) launch(env ...string) {
+	d.t.Helper()
+	args := append(append([]string{}, d.wrap...), filepath.Join(programs, "gt06d"), "--listen", d.addr, "--admin", "127.0.0.1:0", "--data-dir", d.dir)
+	args = append(args, d.args...)
+	d.cmd = exec.CommandContext(context.Background(), args[0], args[1:]...)
+	d.cmd.Env = append(append(os.Environ(), d.env...), env...)
+	d.cmd.Stdout, d.cmd.Stderr = d.out, d.out
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	if err := d.cmd.Start(); err != nil {
+		d.t.Fatal(err)
+	}
+	d.done = make(chan error, 1)
+	go func(c *exec.Cmd, done chan error) { done <- c.Wait() }(d.cmd, d.done)
+}
+
+func (d *daemon) ended() bool {
+	select {
+	case err := <-d.done:
+		d.done <- err
+		return true
+	default:
+		return false
+	}
+}
+
+// kill is kill -9.
+func (d *daemon) kill() {
+	if d.cmd == nil {
+		return
+	}
+	_ = syscall.Kill(-d.cmd.Process.Pid, syscall.SIGKILL) // its group: a tracer would leave the server alive
+	<-d.done
+	d.cmd = nil
+}
+
+// stop is SIGTERM; it must end with 0.
+func (d *daemon) stop() {
+	d.t.Helper()
+	_ = d.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case err := <-d.done:
+		if err != nil {
+			d.t.Errorf("after SIGTERM: %v", err)
+		}
+		d.cmd = nil
+	case <-time.After(15 * time.Second):
+		d.t.Error("SIGTERM does not end the server")
+		d.kill()
+	}
+}
+
+// wait returns the exit code.
+func (d *daemon) wait(most time.Duration) int {
+	d.t.Helper()
+	select {
+	case <-d.done:
+		code := d.cmd.ProcessState.ExitCode()
+		d.cmd = nil
+		return code
+	case <-time.After(most):
+		d.t.Fatalf("the server does not end:\n%s", d.out.String())
+		return -1
+	}
+}
+
+func (d *daemon) client() control.Client {
+	path, err := control.Path(d.dir)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return control.Client{Path: path}
+}
+
+func (d *daemon) status(st *control.Status) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	return d.client().Call(ctx, "status", nil, st)
+}
+
+func (d *daemon) eventually(most time.Duration, what string, ok func() bool) {
+	d.t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	limit := time.After(most)
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-limit:
+			d.t.Fatalf("did not happen within %v: %s", most, what)
+		}
+	}
+}
+
+// drained waits until the log is in the database.
+func (d *daemon) drained() {
+	d.t.Helper()
+	var st control.Status
+	d.eventually(90*time.Second, "the log is in the database", func() bool { return d.status(&st) == nil && st.Store.Lag == 0 })
+}
+
+// check compares the ledger of a fleet with the rows: what was answered is one
+// row, and no row was not sent.
+func (d *daemon) check(f *fleet.Fleet, res fleet.Result) device.Report {
+	d.t.Helper()
+	d.drained()
+	var stored []sqlstore.Stored
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := d.client().Call(ctx, "rows", control.RowsArgs{IMEIs: f.IMEIs()}, &stored); err != nil {
+		d.t.Fatal(err)
+	}
+	rows := make([]device.Row, 0, len(stored))
+	quarantined := 0
+	for i := range stored {
+		s := &stored[i]
+		if s.Table == "quarantined_frames" {
+			quarantined++
+		}
+		if s.Table != "positions" {
+			continue
+		}
+		rows = append(rows, device.Row{
+			IMEI: s.IMEI, Kind: s.Kind, Has: s.Latitude != 0 || s.Longitude != 0,
+			Place: device.Place{Time: s.Time, Latitude: s.Latitude, Longitude: s.Longitude, SpeedKMH: s.SpeedKMH, Course: s.Course},
+		})
+	}
+	r := device.Compare(f.Ledgers(), rows)
+	b, _ := json.Marshal(res)
+	d.t.Logf("%s; rows %d, answered fixes %d, merged %d", b, r.Rows, r.Expected, r.Merged)
+	if !r.OK() {
+		d.t.Errorf("ledger and rows differ: %+v", r)
+	}
+	if res.Duplicated+res.OutOfOrder > 0 {
+		d.t.Errorf("answers twice or out of order: %s", b)
+	}
+	if quarantined > 0 {
+		d.t.Errorf("%d frames in quarantine", quarantined)
+	}
+	if r.Expected == 0 {
+		d.t.Error("no fix was answered: the test shows nothing")
+	}
+	return r
+}
