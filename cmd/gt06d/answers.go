@@ -32,7 +32,7 @@ func (a *app) Status(context.Context) control.Status {
 	_, w, err := a.store.get()
 	st.Store.LastError = err
 	st.Store.Lag = a.backlog.before.Load() + int64(a.spool.Stats().Appended)
-	if a.spool.Generation() > 1 && w == nil {
+	if a.spool.Generation() > 1 && !a.backlog.counted.Load() {
 		st.Store.Lag = max(1, st.Store.Lag) // earlier owners may have left some: nobody has counted yet
 	}
 	if w != nil {
@@ -41,8 +41,10 @@ func (a *app) Status(context.Context) control.Status {
 		switch {
 		case ws.Position >= a.spool.End():
 			st.Store.Lag = 0
-		case st.Store.Lag > 0: // not caught up; the count may be off after a restored database
-			st.Store.Lag = max(1, st.Store.Lag-ws.Stored)
+		case a.backlog.counted.Load(): // below zero when the cursor was set back: then some is left all the same
+			if st.Store.Lag -= ws.Stored; st.Store.Lag < 0 {
+				st.Store.Lag = 1
+			}
 		}
 		if ws.State != sqlstore.StateOK {
 			st.Reasons = append(st.Reasons, fmt.Sprintf("store is %s: %s", ws.State, ws.LastError))

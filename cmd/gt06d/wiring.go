@@ -135,9 +135,12 @@ func (s *storeState) set(store *sqlstore.Store, writer *sqlstore.Writer, err str
 	s.store, s.writer, s.err = store, writer, err
 }
 
-// backlog counts the records that were in the log before this process began
-// and were not stored then.
-type backlog struct{ before atomic.Int64 }
+// backlog are the records that were in the log before this process began and
+// were not stored then.
+type backlog struct {
+	before  atomic.Int64
+	counted atomic.Bool
+}
 
 func (a *app) storeOptions() sqlstore.Options {
 	return sqlstore.Options{
@@ -158,7 +161,7 @@ func (a *app) storeRows(ctx context.Context) error {
 	if err := a.fleet.load(ctx, store); err != nil {
 		a.log.Warn("read the devices", zap.Error(err))
 	}
-	begin := a.spool.End()
+	begin := storage.At(a.spool.First(), 0)
 	w := store.Writer(sqlstore.WriterOptions{
 		Log:  rowLog{a.spool, filepath.Join(a.cfg.DataDir, "spool"), a.log},
 		Node: a.node, Epoch: int64(a.spool.Generation()),
@@ -204,15 +207,17 @@ func (a *app) openStore(ctx context.Context) (*sqlstore.Store, error) {
 // stored when this process began.
 func (a *app) look(ctx context.Context, store *sqlstore.Store, w *sqlstore.Writer, begin storage.Position) {
 	dir := filepath.Join(a.cfg.DataDir, "spool")
-	from := storage.Position(0)
-	for i := 0; i < 50 && from == 0; i++ {
-		if from = w.Status().Position; from == 0 && !pause(ctx, 20*time.Millisecond) {
+	for !w.Status().Begun {
+		if !pause(ctx, 20*time.Millisecond) {
 			return
 		}
 	}
-	if n, err := spool.Count(ctx, dir, from, begin); err == nil {
-		a.backlog.before.Store(n)
+	n, err := spool.Count(ctx, dir, w.Status().Begin, begin)
+	if err != nil && ctx.Err() == nil {
+		a.log.Warn("count what is not stored yet", zap.Error(err))
 	}
+	a.backlog.before.Store(n)
+	a.backlog.counted.Store(true)
 	for pause(ctx, time.Minute) {
 		if err := a.fleet.load(ctx, store); err != nil && ctx.Err() == nil {
 			a.log.Warn("read the devices", zap.Error(err))

@@ -32,8 +32,9 @@ type Options struct {
 // Writer appends to the log and makes it durable. It may be used by many
 // goroutines.
 type Writer struct {
-	opt Options
-	log *zap.Logger
+	opt   Options
+	log   *zap.Logger
+	first uint32
 
 	mu      sync.Mutex
 	changed sync.Cond // durable, seg or err moved, or time passed
@@ -102,7 +103,7 @@ func Open(opt Options) (*Writer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrNotWritable, opt.Dir, err)
 	}
-	w.end = headerSize
+	w.end, w.first = headerSize, next.number
 	w.moved(storage.At(next.number, headerSize))
 	w.last.Store(w.durable.Load())
 	w.settled.Store(w.durable.Load())
@@ -177,6 +178,9 @@ func (o *Options) complete() error {
 	}
 	return nil
 }
+
+// First returns the number of the first segment of this owner.
+func (w *Writer) First() uint32 { return w.first }
 
 // Generation returns the number of this owner: one more than of any before.
 func (w *Writer) Generation() uint64 { return w.seg.generation }

@@ -69,7 +69,9 @@ type Status struct {
 	State     State
 	LastError string
 	Position  storage.Position // committed
-	Stored    int64            // records that are in the database, by this process
+	Begun     bool             // the cursor was read
+	Begin     storage.Position // where it stood then
+	Stored    int64            // records stored since
 }
 
 // Writer moves records from the log to the tables in batches; rows and cursor
@@ -239,7 +241,12 @@ func (w *Writer) resume(ctx context.Context) error {
 	w.position = storage.Position(have.Position)
 	w.reader = w.log.Read(w.position)
 	w.log.Release(w.position)
-	w.say(func(s *Status) { s.State, s.LastError, s.Position = StateOK, "", w.position })
+	w.say(func(s *Status) {
+		s.State, s.LastError, s.Position = StateOK, "", w.position
+		if !s.Begun {
+			s.Begun, s.Begin = true, w.position
+		}
+	})
 	return nil
 }
 
