@@ -25,9 +25,7 @@ import (
 // programs is where TestMain built gt06d and gt06ctl.
 var programs string
 
-func TestMain(m *testing.M) { os.Exit(testMain(m)) }
-
-func testMain(m *testing.M) int {
+func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "gt06-e2e-")
 	if err != nil {
 		panic(err)
@@ -35,11 +33,10 @@ func testMain(m *testing.M) int {
 	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
 	build := exec.CommandContext(context.Background(), "go", "build", "-o", dir+"/", "gt06/cmd/gt06d", "gt06/cmd/gt06ctl")
 	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
-		return 1
+		panic(fmt.Sprintf("build: %v\n%s", err, out))
 	}
 	programs = dir
-	return m.Run()
+	m.Run()
 }
 
 // soak says whether the long forms run.
@@ -73,7 +70,8 @@ type daemon struct {
 	wrap []string // a program in front, such as strace
 	cmd  *exec.Cmd
 	out  *output
-	done chan error
+	done chan struct{} // closed when it ended
+	err  error         // how; to be read after done
 }
 
 func freeAddr(t *testing.T) string {
@@ -125,14 +123,16 @@ func (d *daemon) launch(env ...string) {
 	if err := d.cmd.Start(); err != nil {
 		d.t.Fatal(err)
 	}
-	d.done = make(chan error, 1)
-	go func(c *exec.Cmd, done chan error) { done <- c.Wait() }(d.cmd, d.done)
+	d.done = make(chan struct{})
+	go func(c *exec.Cmd, done chan struct{}) {
+		defer close(done)
+		d.err = c.Wait()
+	}(d.cmd, d.done)
 }
 
 func (d *daemon) ended() bool {
 	select {
-	case err := <-d.done:
-		d.done <- err
+	case <-d.done:
 		return true
 	default:
 		return false
@@ -154,9 +154,9 @@ func (d *daemon) stop() {
 	d.t.Helper()
 	_ = d.cmd.Process.Signal(syscall.SIGTERM)
 	select {
-	case err := <-d.done:
-		if err != nil {
-			d.t.Errorf("after SIGTERM: %v", err)
+	case <-d.done:
+		if d.err != nil {
+			d.t.Errorf("after SIGTERM: %v", d.err)
 		}
 		d.cmd = nil
 	case <-time.After(15 * time.Second):
