@@ -10,12 +10,12 @@ import (
 // m: nothing, one frame or more. The forms are the layouts'; now is used by
 // time requests only. Nothing is answered to a login without an IMEI.
 func AppendAnswer(dst []byte, m *Message, frame []byte, now time.Time) []byte {
-	length := 0
-	if len(frame) > 3 {
-		length = int(frame[2])
-		if m.Extended {
-			length = length<<8 | int(frame[3])
-		}
+	if len(frame) < 4 {
+		return dst // no type to answer
+	}
+	length := int(frame[2])
+	if m.Extended {
+		length = length<<8 | int(frame[3])
 	}
 	switch find(m.Extended, m.Type, length, anyModel).answer {
 	case answerSame:

@@ -83,6 +83,15 @@ func header(b []byte) int {
 	return -1
 }
 
+// Behind returns the bytes behind a frame that is whole by its length: none in
+// what a Framer cut, but frames come from elsewhere too.
+func Behind(frame []byte) []byte {
+	if size, state := measure(frame); state == whole {
+		return frame[size:]
+	}
+	return nil
+}
+
 type frameState uint8
 
 const (

@@ -24,8 +24,10 @@ type decoder struct {
 	m       protocol.Message
 	session protocol.Session
 	noLogin bool
-	json    bool
-	out     io.Writer
+	// zoneGiven: the operator's word on the zone outranks the device's.
+	zoneGiven bool
+	json      bool
+	out       io.Writer
 }
 
 func (t *tool) decodeCommand() *cobra.Command {
@@ -42,6 +44,7 @@ gives exactly one JSON object.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d.out, d.json = cmd.OutOrStdout(), t.json
 			d.session.UTCOffset = int32(zone) * 60
+			d.zoneGiven = cmd.Flags().Changed("tz")
 			if raw {
 				return d.stream(cmd.InOrStdin())
 			}
@@ -114,10 +117,17 @@ func (d *decoder) frame(frame []byte) error {
 	if !d.json {
 		ranges = d.d.Explain(frame, d.session)
 	}
+	behind := len(protocol.Behind(frame))
+	frame = frame[:len(frame)-behind]
 	d.d.Decode(&d.m, frame, d.session)
 	if d.m.Kind == protocol.KindLogin && !d.noLogin && d.m.Has&protocol.HasIMEI != 0 {
 		d.session.IMEI = d.m.IMEI
-		d.session.UTCOffset = d.m.UTCOffset
+		if !d.zoneGiven {
+			d.session.UTCOffset = d.m.UTCOffset
+		}
+	}
+	if behind > 0 && d.m.Error == "" {
+		d.m.Error = fmt.Sprintf("%d bytes behind the frame are not part of it", behind)
 	}
 	answers := protocol.AppendAnswer(nil, &d.m, frame, time.Now())
 	if d.json {

@@ -1,0 +1,96 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+func load(t *testing.T, env map[string]string, args ...string) (Config, error) {
+	t.Helper()
+	set := pflag.NewFlagSet("gt06d", pflag.ContinueOnError)
+	f := Bind(set)
+	if err := set.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	return f.Load(func(k string) string { return env[k] })
+}
+
+func file(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "gt06.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestFlagsBeatEnvironmentBeatsFile(t *testing.T) {
+	t.Parallel()
+	path := file(t, "listen: file:1\nadmin: file:2\ndata_dir: /file\nspool: {max_bytes: 2GiB, retention: 24h}\ndisk: {min_free: 64MiB}\nlimits: {connections: 7, idle_timeout: 5m}\n")
+	c, err := load(t, map[string]string{"GT06_CONFIG": path, "GT06_LISTEN": "env:1", "GT06_ADMIN": "env:2"}, "--listen", "flag:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Listen != "flag:1" || c.Admin != "env:2" || c.DataDir != "/file" {
+		t.Errorf("%+v", c)
+	}
+	if c.Spool.MaxBytes != 2<<30 || c.Disk.MinFree != 64<<20 || time.Duration(c.Spool.Retention) != 24*time.Hour || c.Limits.Connections != 7 || time.Duration(c.Limits.Idle) != 5*time.Minute {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	t.Parallel()
+	c, err := load(t, nil)
+	if err != nil || c.Listen != "127.0.0.1:5023" || c.Admin != "127.0.0.1:8023" || c.Store.Kind != "sqlite" {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
+func TestMistakesAreSaidWithTheirPlace(t *testing.T) {
+	t.Parallel()
+	for name, now := range map[string]struct{ text, want string }{
+		"unknown key":    {"listen: x\nlisen: y\n", `:2: unknown key "lisen"`},
+		"nested key":     {"spool:\n  max: 1\n", `:2: unknown key "max"`},
+		"size":           {"disk:\n  min_free: lots\n", "line 2"},
+		"negative size":  {"disk: {min_free: -5}\n", "no size"},
+		"time span":      {"limits: {idle_timeout: soon}\n", "no time span"},
+		"kind of store":  {"store: oracle\n", "sqlite or mariadb"},
+		"no database":    {"store: mariadb\n", "no database is named"},
+		"no YAML at all": {"{", "yaml"},
+	} {
+		_, err := load(t, nil, "--config", file(t, now.text))
+		if err == nil || !strings.Contains(err.Error(), now.want) {
+			t.Errorf("%s: %v, want %q", name, err, now.want)
+		}
+	}
+}
+
+func TestWhereTheDatabaseIsNamed(t *testing.T) {
+	t.Parallel()
+	secret := filepath.Join(t.TempDir(), "dsn")
+	if err := os.WriteFile(secret, []byte("user:pw@unix(/s)/db\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := load(t, map[string]string{"GT06_DSN_FILE": secret, "GT06_STORE": "mariadb"})
+	if err != nil || c.Store.DSN != "user:pw@unix(/s)/db" || len(c.Warnings) != 0 {
+		t.Errorf("file: %+v, %v", c, err)
+	}
+	credentials := t.TempDir()
+	if err := os.WriteFile(filepath.Join(credentials, "db_dsn"), []byte("a@unix(/s)/db"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err = load(t, map[string]string{"CREDENTIALS_DIRECTORY": credentials, "GT06_STORE": "mariadb"})
+	if err != nil || c.Store.DSN != "a@unix(/s)/db" {
+		t.Errorf("credentials: %+v, %v", c, err)
+	}
+	c, err = load(t, nil, "--store", "mariadb", "--dsn", "user:s3cret@unix(/s)/db")
+	if err != nil || len(c.Warnings) != 1 || strings.Contains(c.Warnings[0], "s3cret") {
+		t.Errorf("flag: %+v, %v", c.Warnings, err)
+	}
+}
