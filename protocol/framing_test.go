@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"gt06/protocol"
+	"gt06/protocol/vectortest"
 )
 
 // frames cuts a stream that arrives in chunks; at its end nothing more comes.
@@ -49,7 +50,7 @@ func unhex(t testing.TB, s string) []byte {
 func TestFramingVectors(t *testing.T) {
 	t.Parallel()
 	all, equal := 0, 0
-	vectors(t, "framing.jsonl", func(line []byte) {
+	vectortest.Lines(t, "framing.jsonl", func(line []byte) {
 		var v struct {
 			ID     string     `json:"id"`
 			Chunks []string   `json:"chunks"`
@@ -98,7 +99,7 @@ func proves(b []byte) bool {
 func TestSessionVectors(t *testing.T) {
 	t.Parallel()
 	all, equal := 0, 0
-	vectors(t, "sessions.jsonl", func(line []byte) {
+	vectortest.Lines(t, "sessions.jsonl", func(line []byte) {
 		var v struct {
 			ID     string   `json:"id"`
 			Name   string   `json:"name"`

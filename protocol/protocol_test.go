@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -238,7 +239,9 @@ func FuzzFramer(f *testing.F) {
 		for i := 0; i < len(stream); i += step {
 			chunks = append(chunks, stream[i:min(i+step, len(stream))])
 		}
-		frames(chunks)
+		if got, want := frames(chunks), frames([][]byte{stream}); !slices.Equal(got, want) {
+			t.Fatalf("in steps of %d: %v\nat once: %v", step, got, want)
+		}
 	})
 }
 

@@ -211,7 +211,7 @@ func (d *daemon) eventually(most time.Duration, what string, ok func() bool) {
 func (d *daemon) drained() {
 	d.t.Helper()
 	var st control.Status
-	d.eventually(90*time.Second, "the log is in the database", func() bool { return d.status(&st) == nil && st.Store.Lag == 0 })
+	d.eventually(90*time.Second, "the log is in the database", func() bool { return d.status(&st) == nil && st.Store.Lag == 0 && st.Store.State == "ok" })
 }
 
 // check compares the ledger of a fleet with the rows: what was answered is one

@@ -1,0 +1,337 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"math"
+	"net"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	_ "modernc.org/sqlite" // to look at the rows
+
+	"gt06/protocol"
+	"gt06/protocol/device"
+	"gt06/protocol/vectortest"
+)
+
+// captures returns the frames of real devices.
+func captures(t *testing.T) (list []vectortest.Vector) {
+	t.Helper()
+	vectortest.Lines(t, "captures.jsonl", func(line []byte) {
+		var v vectortest.Vector
+		if err := json.Unmarshal(line, &v); err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, v)
+	})
+	return list
+}
+
+// unproven says whether the frame is one that this version keeps and answers
+// without reading it whole: its kind is not in the table, or its content is
+// damaged.
+func unproven(got *vectortest.Decoded) bool { return got.Type == "unknown" || got.Error != "" }
+
+func TestCapturesThroughDecode(t *testing.T) {
+	t.Parallel()
+	byModel := map[string][]vectortest.Vector{}
+	for _, v := range captures(t) {
+		byModel[v.Model] = append(byModel[v.Model], v)
+	}
+	good, kept := 0, 0
+	for model, list := range byModel {
+		var in bytes.Buffer
+		for i := range list {
+			in.WriteString(list[i].Hex + "\n")
+		}
+		cmd := exec.CommandContext(t.Context(), filepath.Join(programs, "gt06ctl"), "decode", "--json", "--no-login", "--model", model)
+		cmd.Stdin = &in
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+		if len(lines) != len(list) {
+			t.Fatalf("model %q: %d lines for %d frames", model, len(lines), len(list))
+		}
+		for i, line := range lines {
+			var got vectortest.Decoded
+			if err := json.Unmarshal([]byte(line), &got); err != nil {
+				t.Fatal(err)
+			}
+			diff := vectortest.Differences(&list[i], &got)
+			if unproven(&got) && len(diff) > 0 {
+				kept++
+				continue
+			}
+			if len(diff) > 0 {
+				t.Errorf("%s: %s", list[i].ID, strings.Join(diff, "; "))
+			}
+			good++
+		}
+	}
+	t.Logf("%d captures equal, %d kept and answered as unknown", good, kept)
+	if good < 93 {
+		t.Errorf("only %d captures are decoded", good)
+	}
+}
+
+// Each capture comes from a device of its own, in two parts.
+func TestCapturesThroughTheSocket(t *testing.T) {
+	t.Parallel()
+	list := slices.DeleteFunc(captures(t), func(v vectortest.Vector) bool {
+		// Cut short by who captured it, or several frames in one line.
+		frame, _ := hex.DecodeString(v.Hex)
+		c := new(protocol.Framer).Next(frame, true)
+		return c.Len != len(frame)
+	})
+	d := newDaemon(t)
+	d.start()
+	d.drained()
+	d.stop()
+	db := openRows(t, d)
+	const models = `INSERT INTO devices (imei, model, status, created_at, updated_at) VALUES (?, ?, 'allowed', '2026-01-01', '2026-01-01')`
+	for i := range list {
+		if list[i].Model != "" {
+			if _, err := db.ExecContext(t.Context(), models, device.IMEI(i).String(), list[i].Model); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	d.start()
+	d.drained() // the models are read
+	for i := range list {
+		exchange(t, d, i, &list[i])
+	}
+	d.drained()
+	rows := 0
+	for i := range list {
+		v := &list[i]
+		got := decodeCapture(t, v)
+		imei := device.IMEI(i).String()
+		if got.IMEI != "" {
+			imei = got.IMEI
+		}
+		rows += compareRow(t, db, imei, v, &got)
+	}
+	t.Logf("%d captures are rows with equal fields", rows)
+	if rows < 80 {
+		t.Errorf("only %d captures are rows", rows)
+	}
+}
+
+func decodeCapture(t *testing.T, v *vectortest.Vector) (got vectortest.Decoded) {
+	t.Helper()
+	frame, err := hex.DecodeString(v.Hex)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m protocol.Message
+	s := protocol.Session{Model: v.Model}
+	new(protocol.Decoder).Decode(&m, frame, s)
+	if err := json.Unmarshal(protocol.AppendJSON(nil, &m, s, nil), &got); err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+// exchange logs a device in, sends the capture and compares the answers. A
+// heartbeat behind it ends the exchange: its answer is the last.
+func exchange(t *testing.T, d *daemon, n int, v *vectortest.Vector) {
+	t.Helper()
+	c, err := net.Dial("tcp", d.addr) //nolint:noctx // loopback
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close() //nolint:errcheck // a test's own
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	login := device.Build(device.Login, n, 0, time.Now()).Bytes
+	frame, _ := hex.DecodeString(v.Hex)
+	last := protocol.AppendFrame(nil, 0x13, []byte{0, 6, 4, 0, 2}, 0xfefe)
+	stream := slices.Concat(login, frame)
+	for _, part := range [][]byte{stream[:len(login)+len(frame)/2], stream[len(login)+len(frame)/2:], last} {
+		if _, err := c.Write(part); err != nil {
+			t.Fatal(err)
+		}
+		pause(time.Millisecond)
+	}
+	answerTo := func(b []byte) []byte {
+		var m protocol.Message
+		new(protocol.Decoder).Decode(&m, b, protocol.Session{})
+		return protocol.AppendAnswer(nil, &m, b, time.Now())
+	}
+	first, end := answerTo(login), answerTo(last)
+	var got []byte
+	buf := make([]byte, 4096)
+	for !bytes.HasSuffix(got, end) {
+		k, err := c.Read(buf)
+		if err != nil {
+			t.Fatalf("%s: %v after %x", v.ID, err, got)
+		}
+		got = append(got, buf[:k]...)
+	}
+	got = got[len(first) : len(got)-len(end)]
+	decoded := decodeCapture(t, v)
+	if v.TimeDependent || unproven(&decoded) {
+		return
+	}
+	if want := strings.Join(v.Response, ""); hex.EncodeToString(got) != want {
+		t.Errorf("%s: answered %x, want %s", v.ID, got, want)
+	}
+}
+
+func openRows(t *testing.T, d *daemon) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(d.dir, "gt06.db")+"?_pragma=busy_timeout(10000)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+// compareRow compares the one row of a capture with what is expected of it.
+func compareRow(t *testing.T, db *sql.DB, imei string, v *vectortest.Vector, got *vectortest.Decoded) int {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	count := func(table, where string) (n int) {
+		query := fmt.Sprintf("SELECT COUNT(*) FROM %s t JOIN devices d ON d.id = t.device_id WHERE d.imei = ? %s", table, where)
+		if table == "quarantined_frames" {
+			query = "SELECT COUNT(*) FROM quarantined_frames WHERE imei = ?"
+		}
+		if err := db.QueryRowContext(ctx, query, imei).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if unproven(got) && !strings.Contains(got.Error, "date") {
+		if n := count("quarantined_frames", ""); n != 1 {
+			t.Errorf("%s: %d frames in quarantine, want 1 (%s)", v.ID, n, got.Error)
+		}
+		return 0
+	}
+	p := v.Expected.Position
+	if p == nil {
+		return 0 // a login
+	}
+	table := "positions"
+	switch got.Type {
+	case "heartbeat", "status":
+		table = "heartbeats"
+	case "location", "alarm", "lbs", "wifi":
+	default:
+		if got.Latitude == nil {
+			table = "device_events"
+		}
+	}
+	extra := ""
+	switch table {
+	case "heartbeats":
+		extra = "AND (t.rssi <> 4 OR t.battery_level <> 100)" // not the one behind it
+	case "device_events":
+		extra = "AND t.kind <> 'login'"
+	}
+	if n := count(table, extra); n != 1 {
+		if table != "heartbeats" || n != 0 {
+			t.Errorf("%s (%s): %d rows in %s", v.ID, got.Type, n, table)
+		}
+		return 0
+	}
+	var text string
+	if err := db.QueryRowContext(ctx, fmt.Sprintf("SELECT t.attributes FROM %s t JOIN devices d ON d.id = t.device_id WHERE d.imei = ? %s", table, extra), imei).Scan(&text); err != nil {
+		t.Fatal(err)
+	}
+	var attributes map[string]any
+	if err := json.Unmarshal([]byte(text), &attributes); err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range p.Attributes {
+		if key != "alarm" && key != "type" && !vectortest.Equal(attributes[key], want) {
+			t.Errorf("%s: %s is %v in the row, want %v", v.ID, key, attributes[key], want)
+		}
+	}
+	if table != "positions" {
+		return 1
+	}
+	var at string
+	var latitude, longitude, speed, course, altitude sql.NullFloat64
+	var valid bool
+	var alarm sql.NullString
+	row := db.QueryRowContext(ctx, "SELECT t.fix_time, t.latitude, t.longitude, t.speed_kmh, t.course, t.altitude, t.valid, t.alarm FROM positions t JOIN devices d ON d.id = t.device_id WHERE d.imei = ?", imei)
+	if err := row.Scan(&at, &latitude, &longitude, &speed, &course, &altitude, &valid, &alarm); err != nil {
+		t.Fatal(err)
+	}
+	if !p.Outdated {
+		for name, pair := range map[string][2]float64{
+			"latitude": {latitude.Float64, p.Latitude}, "longitude": {longitude.Float64, p.Longitude}, "speed": {speed.Float64, p.Speed * 1.852},
+			"course": {course.Float64, p.Course}, "altitude": {altitude.Float64, p.Altitude},
+		} {
+			if math.Abs(pair[0]-pair[1]) > 1e-4 {
+				t.Errorf("%s: %s is %v in the row, want %v", v.ID, name, pair[0], pair[1])
+			}
+		}
+		if valid != p.Valid {
+			t.Errorf("%s: valid is %v in the row", v.ID, valid)
+		}
+	} else if latitude.Valid || valid {
+		t.Errorf("%s: a place in the row of a frame without a fix", v.ID)
+	}
+	if when := p.FixTime; when != nil && when.Year() >= 2010 && when.Before(time.Now()) && !strings.HasPrefix(at, when.UTC().Format(time.DateTime)) {
+		t.Errorf("%s: fix_time is %s in the row, want %v", v.ID, at, when)
+	}
+	if first, _, _ := strings.Cut(fmt.Sprint(p.Attributes["alarm"]), ","); p.Attributes["alarm"] != nil && alarm.String != first {
+		t.Errorf("%s: alarm is %q in the row, want %q", v.ID, alarm.String, first)
+	}
+	return 1
+}
+
+func TestEverySplitOfEveryKindThroughTheSocket(t *testing.T) {
+	t.Parallel()
+	d := newDaemon(t)
+	d.start()
+	c, err := net.Dial("tcp", d.addr) //nolint:noctx // loopback
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close() //nolint:errcheck // a test's own
+	var dec protocol.Decoder
+	var m protocol.Message
+	serial := 0
+	for kind := device.Login; kind <= device.TimeRequest; kind++ {
+		size := len(device.Build(kind, 1, 0, time.Now()).Bytes)
+		for at := range size {
+			f := device.Build(kind, 1, serial, time.Now()).Bytes
+			serial++
+			for _, part := range [][]byte{f[:at], f[at:]} {
+				if _, err := c.Write(part); err != nil {
+					t.Fatal(err)
+				}
+				pause(200 * time.Microsecond)
+			}
+			dec.Decode(&m, f, protocol.Session{})
+			want := protocol.AppendAnswer(nil, &m, f, time.Now())
+			got := make([]byte, len(want))
+			_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+			for n := 0; n < len(want); {
+				k, err := c.Read(got[n:])
+				if err != nil {
+					t.Fatalf("kind %d split at %d: %v", kind, at, err)
+				}
+				n += k
+			}
+			if kind != device.TimeRequest && !bytes.Equal(got, want) {
+				t.Fatalf("kind %d split at %d: answer %x, want %x", kind, at, got, want)
+			}
+		}
+	}
+}
