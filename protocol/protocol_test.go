@@ -3,7 +3,9 @@ package protocol_test
 import (
 	"bytes"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -14,29 +16,26 @@ import (
 
 // printed are the frames of the documents (PROTOCOL.md section 12): what they
 // are, and whether their checksum is right as printed.
-var printed = []struct {
-	name, hex string
-	kind      protocol.Kind
-	ok        bool
-	answer    string
-}{
-	{"login", "78780d01012345678901234500018cdd0d0a", protocol.KindLogin, true, "787805010001d9dc0d0a"},
-	{"login with zone", "78781101075253367890024270003201000512790d0a", protocol.KindLogin, true, "7878050100059ff80d0a"},
-	{"heartbeat", "78780a134004040001000fdcee0d0a", protocol.KindHeartbeat, true, ""},
-	{"heartbeat 0x23", "78780b23050f9204000200088a370d0a", protocol.KindHeartbeat, true, "787805230008f29e0d0a"},
-	{"location, checksum of another satellite byte", "78781f120b081d112e10cc027ac7eb0c46584900148f01cc00287d001fb8000380810d0a", protocol.KindLocation, false, ""},
-	{"location", "78781f120b081d112e10cf027ac7eb0c46584900148f01cc00287d001fb8000380810d0a", protocol.KindLocation, true, ""},
-	{"location 0x22", location, protocol.KindLocation, true, ""},
-	{"cells", "78783b2810010d02020201cc00287d001f713e287d001f7231287d001e232d287d001f4018000000000000000000000000000000000000ff00020005b14b0d0a", protocol.KindLBS, true, ""},
-	{"access points", "7878482c10060e022d3501cc00287d001f712d287d001e1725287d001e231e287d001f721c287d001f4012000000000000000000000000ff028089174498b45ccc7b353661a65b001fa0040d0a", protocol.KindWiFi, true, ""},
-	{"alarm", "787825160b0b0f0e241dcf027ac8870c4657e60014020901cc00287d001f726506040101003656a40d0a", protocol.KindAlarm, true, "78780516003695700d0a"},
-	{"alarm with fence", "78782627100419092d07c5027ac91c0c4658000005370900000000000000008002000c01ff00004df60d0a", protocol.KindAlarm, true, ""},
-	{"alarm without GPS", "7878121901cc00287d001f71200404010100946c890d0a", protocol.KindAlarm, true, ""},
-	{"command reply", "787828152000000000534f53313a313334323136333236393920534f53323a20534f53333a0001002ac39c0d0a", protocol.KindCommandReply, true, ""},
-	{"time request", "7878058a000688290d0a", protocol.KindTimeRequest, true, "78780b8a1a0b180a24000000ff8d0d0a"},
-	{"address request", "78782e2a0f0c1d071139ca027ac8000c4658000014d83132353230313335333231373730373900000000000001002a6ece0d0a", protocol.KindAddressRequest, true, ""},
-	{"serial port", "797900149b030231423030313346373737383803000be8e90d0a", protocol.KindInfo, true, ""},
-	{"fuel sensor", "79790042940d110907080c032141494f494c2c30322c3032352e3930302c3032352e3430302c3531394a2c303230302c3032372e3134302c302c30302c39460001", protocol.KindInfo, false, ""},
+var printed = load("documents.jsonl")
+
+type printedFrame struct {
+	Name, Hex, Type, Answer string
+	OK                      bool `json:"crc_ok"`
+}
+
+func load(name string) (list []printedFrame) {
+	b, err := os.ReadFile("../testdata/frames/" + name)
+	if err != nil {
+		panic(err)
+	}
+	for line := range bytes.Lines(b) {
+		var p printedFrame
+		if err := json.Unmarshal(line, &p); err != nil {
+			panic(err)
+		}
+		list = append(list, p)
+	}
+	return list
 }
 
 func TestPrintedFrames(t *testing.T) {
@@ -45,17 +44,17 @@ func TestPrintedFrames(t *testing.T) {
 	var d protocol.Decoder
 	now := time.Date(2026, 11, 24, 10, 36, 0, 0, time.UTC)
 	for _, p := range printed {
-		frame := unhex(t, p.hex)
+		frame := unhex(t, p.Hex)
 		d.Decode(&m, frame, protocol.Session{})
-		if m.Kind != p.kind || m.CRCOK != p.ok {
-			t.Errorf("%s: %v with checksum %v, want %v with %v (%s)", p.name, m.Kind, m.CRCOK, p.kind, p.ok, m.Error)
+		if m.Kind.String() != p.Type || m.CRCOK != p.OK {
+			t.Errorf("%s: %v with checksum %v, want %v with %v (%s)", p.Name, m.Kind, m.CRCOK, p.Type, p.OK, m.Error)
 		}
 		answer := hex.EncodeToString(protocol.AppendAnswer(nil, &m, frame, now))
-		if p.answer != "" && p.name != "time request" && answer != p.answer {
-			t.Errorf("%s: answer %s, want %s", p.name, answer, p.answer)
+		if p.Answer != "" && p.Name != "time request" && answer != p.Answer {
+			t.Errorf("%s: answer %s, want %s", p.Name, answer, p.Answer)
 		}
-		if p.name == "time request" && answer[:24] != "78780b8a1a0b180a24000000" {
-			t.Errorf("%s: answer %s", p.name, answer)
+		if p.Name == "time request" && answer[:24] != "78780b8a1a0b180a24000000" {
+			t.Errorf("%s: answer %s", p.Name, answer)
 		}
 	}
 }
@@ -149,16 +148,16 @@ func TestExplainNamesEveryByte(t *testing.T) {
 	t.Parallel()
 	var d protocol.Decoder
 	for _, p := range printed {
-		frame := unhex(t, p.hex)
+		frame := unhex(t, p.Hex)
 		at := 0
 		for _, r := range d.Explain(frame, protocol.Session{}) {
 			if r.Offset != at || r.Len <= 0 || r.Name == "" {
-				t.Errorf("%s: %+v begins at %d, want %d", p.name, r, r.Offset, at)
+				t.Errorf("%s: %+v begins at %d, want %d", p.Name, r, r.Offset, at)
 			}
 			at = r.Offset + r.Len
 		}
 		if at != len(frame) {
-			t.Errorf("%s: explained to %d of %d bytes", p.name, at, len(frame))
+			t.Errorf("%s: explained to %d of %d bytes", p.Name, at, len(frame))
 		}
 	}
 }
@@ -168,25 +167,25 @@ func TestNoAllocationPerFrame(t *testing.T) {
 	var d protocol.Decoder
 	answer := make([]byte, 0, 64)
 	for _, p := range printed {
-		switch p.kind {
-		case protocol.KindLocation, protocol.KindHeartbeat, protocol.KindAlarm, protocol.KindLBS, protocol.KindWiFi, protocol.KindLogin:
+		switch p.Type {
+		case "location", "heartbeat", "alarm", "lbs", "wifi", "login":
 		default:
 			continue
 		}
-		frame := unhex(t, p.hex)
+		frame := unhex(t, p.Hex)
 		if n := testing.AllocsPerRun(100, func() {
 			new(protocol.Framer).Next(frame, true)
 			d.Decode(&m, frame, protocol.Session{})
 			answer = protocol.AppendAnswer(answer[:0], &m, frame, time.Time{})
 		}); n > 0 {
-			t.Errorf("%s: %v allocations", p.name, n)
+			t.Errorf("%s: %v allocations", p.Name, n)
 		}
 	}
 }
 
 func FuzzDecode(f *testing.F) {
 	for _, p := range printed {
-		b, _ := hex.DecodeString(p.hex)
+		b, _ := hex.DecodeString(p.Hex)
 		f.Add(b, "")
 		f.Add(b, "NT20")
 	}
@@ -214,7 +213,7 @@ func FuzzDecode(f *testing.F) {
 
 func FuzzFramer(f *testing.F) {
 	for _, p := range printed {
-		b, _ := hex.DecodeString(p.hex)
+		b, _ := hex.DecodeString(p.Hex)
 		f.Add(b, 3)
 		f.Add(append([]byte("\r\n\x78"), append(b, b...)...), 7)
 	}
@@ -247,7 +246,7 @@ func FuzzFramer(f *testing.F) {
 
 func BenchmarkDecode(b *testing.B) {
 	for _, p := range printed[5:6] {
-		frame := unhex(b, p.hex)
+		frame := unhex(b, p.Hex)
 		b.Run(fmt.Sprintf("0x%02x", frame[3]), func(b *testing.B) {
 			var m protocol.Message
 			var d protocol.Decoder

@@ -1,0 +1,139 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func serve(t *testing.T, handlers map[string]Handler) Client {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "s")
+	s, err := Serve(path, handlers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return Client{Path: path}
+}
+
+func TestCall(t *testing.T) {
+	t.Parallel()
+	c := serve(t, map[string]Handler{
+		"echo": func(_ context.Context, args json.RawMessage, _ func(any) error) (any, error) { return args, nil },
+		"refuse": func(context.Context, json.RawMessage, func(any) error) (any, error) {
+			return nil, &Error{Text: "no", Code: 5}
+		},
+		"fail": func(context.Context, json.RawMessage, func(any) error) (any, error) { return nil, errors.New("broken") },
+	})
+	var out map[string]int
+	if err := c.Call(t.Context(), "echo", map[string]int{"a": 7}, &out); err != nil || out["a"] != 7 {
+		t.Errorf("got %v, %v", out, err)
+	}
+	for verb, want := range map[string]Error{"refuse": {"no", 5}, "fail": {"broken", 1}, "nothing": {`this server does not know "nothing"`, 2}} {
+		got, ok := errors.AsType[*Error](c.Call(t.Context(), verb, nil, &out))
+		if !ok || *got != want {
+			t.Errorf("%s: got %v, want %v", verb, got, want)
+		}
+	}
+	if err := (Client{Path: c.Path + "x"}).Call(t.Context(), "echo", nil, &out); !errors.Is(err, ErrNoServer) {
+		t.Errorf("without a server: %v", err)
+	}
+}
+
+func TestStreamEndsWithItsClient(t *testing.T) {
+	t.Parallel()
+	ended := make(chan struct{})
+	c := serve(t, map[string]Handler{"count": func(ctx context.Context, _ json.RawMessage, send func(any) error) (any, error) {
+		defer close(ended)
+		for n := 0; ctx.Err() == nil; n++ {
+			if err := send(n); err != nil {
+				return nil, err
+			}
+		}
+		return nil, nil
+	}})
+	enough := errors.New("enough")
+	n := 0
+	err := c.Stream(t.Context(), "count", nil, func(b json.RawMessage) error {
+		if string(b) != fmt.Sprint(n) {
+			t.Errorf("event %s at place %d", b, n)
+		}
+		if n++; n == 100 {
+			return enough
+		}
+		return nil
+	})
+	if !errors.Is(err, enough) {
+		t.Errorf("got %v", err)
+	}
+	select {
+	case <-ended:
+	case <-time.After(5 * time.Second):
+		t.Error("the server goes on for a client that left")
+	}
+}
+
+func TestWhatAStrangerSends(t *testing.T) {
+	t.Parallel()
+	c := serve(t, nil)
+	for line, want := range map[string]string{
+		"hello\n":                               "not JSON",
+		`{"version":99,"verb":"status"}` + "\n": "version 99",
+		`{"version":1,"verb":"status","later":1}` + "\n": "does not know",
+	} {
+		conn, err := net.Dial("unix", c.Path) //nolint:noctx // local
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Write([]byte(line)); err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+		var r Reply
+		if err := json.NewDecoder(conn).Decode(&r); err != nil || !strings.Contains(r.Error, want) {
+			t.Errorf("%q: got %+v, %v; want %q", line, r, err, want)
+		}
+		_ = conn.Close()
+	}
+}
+
+func TestASuccessorReplacesTheSocket(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "s")
+	name := func(n int) map[string]Handler {
+		return map[string]Handler{"who": func(context.Context, json.RawMessage, func(any) error) (any, error) { return n, nil }}
+	}
+	for n := range 3 { // nobody removes a dead server's socket
+		if _, err := Serve(path, name(n)); err != nil {
+			t.Fatal(err)
+		}
+		var got int
+		if err := (Client{Path: path}).Call(t.Context(), "who", nil, &got); err != nil || got != n {
+			t.Errorf("server %d answers, %v; want %d", got, err, n)
+		}
+	}
+	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o660 {
+		t.Errorf("mode %v, %v", st.Mode(), err)
+	}
+}
+
+func TestPathsAreShortAndNeverShared(t *testing.T) {
+	t.Setenv("RUNTIME_DIRECTORY", "")
+	a, errA := Path("/var/lib/" + strings.Repeat("long", 50))
+	b, errB := Path("/var/lib/" + strings.Repeat("long", 49))
+	if errA != nil || errB != nil || a == b || len(a) > 107 {
+		t.Errorf("%q %v, %q %v", a, errA, b, errB)
+	}
+	t.Setenv("RUNTIME_DIRECTORY", "/run/"+strings.Repeat("x", 100))
+	if p, err := Path("/"); err == nil {
+		t.Errorf("%q is longer than a socket's path can be", p)
+	}
+}
