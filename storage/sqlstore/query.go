@@ -27,7 +27,7 @@ type Device struct {
 func (s *Store) Devices(ctx context.Context) ([]Device, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	rows, err := s.db.QueryxContext(ctx, `SELECT d.imei, d.name, d.model, d.utc_offset_s, d.status, d.last_seen_at, l.fix_time, l.latitude, l.longitude, l.speed_kmh
+	rows, err := s.db.QueryxContext(ctx, `SELECT d.imei, d.name, d.model, d.utc_offset_s, d.status, d.last_seen_at, l.received_at, l.fix_time, l.latitude, l.longitude, l.speed_kmh
 		FROM devices d LEFT JOIN latest_positions l ON l.device_id = d.id ORDER BY d.imei`)
 	if err != nil {
 		return nil, s.classify(err)
@@ -38,9 +38,9 @@ func (s *Store) Devices(ctx context.Context) ([]Device, error) {
 		var d Device
 		var name, model sql.NullString
 		var offset sql.NullInt32
-		var seen, fix any
+		var seen, received, fix any
 		var latitude, longitude, speed sql.NullFloat64
-		if err := rows.Scan(&d.IMEI, &name, &model, &offset, &d.Status, &seen, &fix, &latitude, &longitude, &speed); err != nil {
+		if err := rows.Scan(&d.IMEI, &name, &model, &offset, &d.Status, &seen, &received, &fix, &latitude, &longitude, &speed); err != nil {
 			return nil, err
 		}
 		d.Name, d.Model = name.String, model.String
@@ -48,6 +48,9 @@ func (s *Store) Devices(ctx context.Context) ([]Device, error) {
 			d.UTCOffset = &offset.Int32
 		}
 		d.LastSeen, d.FixTime = moment(seen), moment(fix)
+		if at := moment(received); at.After(d.LastSeen) { // last_seen_at is written rarely
+			d.LastSeen = at
+		}
 		d.Latitude, d.Longitude, d.SpeedKMH = latitude.Float64, longitude.Float64, speed.Float64
 		list = append(list, d)
 	}
