@@ -28,9 +28,15 @@ func (l *loop) listen(ln *Listener) error {
 	return l.watch(ln.fd, unix.EPOLL_CTL_ADD, unix.EPOLLIN, slotListen, 0)
 }
 
-// accept takes connections one by one: each is in a set before the next.
+// accept takes connections one by one: each is with the keeper and in a set
+// before the next. One that was accepted and not registered dies with the
+// process.
 func (l *loop) accept() {
 	for range acceptBurst {
+		if !l.s.cfg.Keeper.Ready() {
+			l.turnDeaf()
+			return
+		}
 		fd, sa, err := unix.Accept4(l.listener.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 		switch {
 		case err == nil:
@@ -38,13 +44,15 @@ func (l *loop) accept() {
 			continue
 		case errors.Is(err, unix.EAGAIN):
 			return
+		case errors.Is(err, unix.EINVAL):
+			l.listenAgain()
+			return
 		default:
 			// Descriptors or memory are short. The queue stays in the kernel;
 			// the tick listens again.
 			l.s.count.refused[refusedDescriptors].Add(1)
-			l.s.log.Error("accept pauses for a second", zap.Error(err))
-			l.deaf = true
-			_ = l.watch(l.listener.fd, unix.EPOLL_CTL_DEL, 0, slotListen, 0)
+			l.s.log.Error("accept pauses for a moment", zap.Error(err))
+			l.turnDeaf()
 			return
 		}
 		l.s.count.accepted.Add(1)
@@ -61,13 +69,40 @@ func (l *loop) accept() {
 		}
 		s.heard.Store(l.s.cfg.Now().Unix())
 		l.s.count.open.Add(1)
-		home := l.s.leastLoaded()
-		home.sessions.Add(1)
-		if home == l {
+		s.home = l.s.leastLoaded()
+		l.s.cfg.Keeper.Register(s.id, fd, s.blob())
+		l.s.fail("registered")
+		s.home.sessions.Add(1)
+		if s.home == l {
 			l.add(s)
 		} else {
-			home.post(s)
+			s.home.post(s)
 		}
+	}
+}
+
+// turnDeaf takes the listener out of the set; the tick puts it back.
+func (l *loop) turnDeaf() {
+	l.deaf = true
+	_ = l.watch(l.listener.fd, unix.EPOLL_CTL_DEL, 0, slotListen, 0)
+	l.nextTick = min(l.nextTick, l.now+100)
+}
+
+// listenAgain replaces a listener that somebody shut down: the keeper, when its
+// grace ended before this server came.
+func (l *loop) listenAgain() {
+	_ = l.watch(l.listener.fd, unix.EPOLL_CTL_DEL, 0, slotListen, 0)
+	if err := l.listener.reopen(); err != nil {
+		l.s.log.Error("the listener was shut down and cannot be opened again", zap.Error(err))
+		l.s.breakdown(err)
+		return
+	}
+	l.s.log.Warn("the listener was shut down: listening again")
+	if l.s.cfg.Reopened != nil {
+		l.s.cfg.Reopened()
+	}
+	if err := l.listen(l.listener); err != nil {
+		l.s.breakdown(err)
 	}
 }
 
@@ -105,6 +140,8 @@ func (l *loop) drop(s *Session, why CloseReason) {
 	if s.loggedIn() {
 		l.s.registry.leave(s.device.IMEI, s)
 	}
+	l.abandon(s, ErrOffline)
+	l.s.cfg.Keeper.Drop(s.id)
 	delete(l.owing, s)
 	l.slots[s.slot] = nil
 	l.free = append(l.free, s.slot)
@@ -124,6 +161,9 @@ func (l *loop) tick() {
 	l.nextTick = l.now + period.Milliseconds()
 	if l.deaf {
 		l.deaf = l.watch(l.listener.fd, unix.EPOLL_CTL_ADD, unix.EPOLLIN, slotListen, 0) != nil
+	}
+	if pos := l.oldest(); pos != 0 && l.stalled == 0 && l.app.End()-pos > lag {
+		l.carry(false)
 	}
 	hangUp := l.stalled != 0 && l.now-l.stalled >= stall.Milliseconds()
 	wall := l.s.cfg.Now().Unix()

@@ -24,6 +24,20 @@ func (n *nowhere) Sync(uint64, time.Duration) error { return nil }
 func (n *nowhere) Room() error                      { return nil }
 func (n *nowhere) End() uint64                      { return n.pos }
 
+// newTestServer makes a server of one loop that writes nowhere and is driven by
+// hand.
+func newTestServer(t *testing.T) *Server {
+	t.Helper()
+	s, err := New(Config{
+		Loops: 1, NewAppender: func() Appender { return &nowhere{} }, Directory: everybody{},
+		Decoder: &protocol.Decoder{}, Logger: zap.NewNop(), Registerer: prometheus.NewRegistry(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 // TestNoAllocationPerFrame drives one loop by hand: events, batch, answers.
 func TestNoAllocationPerFrame(t *testing.T) {
 	if raceEnabled {
@@ -34,13 +48,7 @@ func TestNoAllocationPerFrame(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close() //nolint:errcheck // a test's own listener
-	s, err := New(Config{
-		Listener: ln, Loops: 1, NewAppender: func() Appender { return &nowhere{} }, Directory: everybody{},
-		Decoder: &protocol.Decoder{}, Logger: zap.NewNop(), Registerer: prometheus.NewRegistry(),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := newTestServer(t)
 	l := s.loops[0]
 	defer l.close()
 	if err := l.listen(ln); err != nil {

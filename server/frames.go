@@ -179,6 +179,7 @@ func (l *loop) login(s *Session, m *protocol.Message) {
 		offset = *settings.UTCOffset
 	}
 	s.device = protocol.Session{IMEI: m.IMEI, UTCOffset: offset, Model: settings.Model}
+	s.batch.login = true
 }
 
 // record adds one to the batch; its answer is the last n bytes of answers.

@@ -44,7 +44,8 @@ type loop struct {
 	free  []int32
 	ready []*Session            // of the batch being collected
 	again []*Session            // must be looked at in the next batch
-	owing map[*Session]struct{} // have answers the kernel did not take
+	owing map[*Session]struct{} // need older records: answers the kernel did not take, held input
+	down  map[*Session][]*downlink
 	work  work
 
 	listener *Listener // nil but in the first loop
@@ -56,6 +57,7 @@ type loop struct {
 
 	mu    sync.Mutex
 	inbox []*Session
+	asked []*downlink
 	quit  bool
 
 	sessions atomic.Int64
@@ -63,7 +65,7 @@ type loop struct {
 }
 
 func newLoop(s *Server, app Appender) (*loop, error) {
-	l := &loop{s: s, app: app, ep: -1, wakeFD: -1, owing: map[*Session]struct{}{}}
+	l := &loop{s: s, app: app, ep: -1, wakeFD: -1, owing: map[*Session]struct{}{}, down: map[*Session][]*downlink{}}
 	var err error
 	if l.ep, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, err
@@ -86,16 +88,12 @@ func (l *loop) watch(fd, op int, events uint32, slot, check int32) error {
 
 // close frees the descriptors of a loop that does not run.
 func (l *loop) close() {
-	for _, s := range l.slots {
-		if s != nil {
-			l.drop(s, CloseShutdown)
-		}
-	}
 	for _, fd := range []int{l.ep, l.wakeFD} {
 		if fd >= 0 {
 			_ = unix.Close(fd)
 		}
 	}
+	l.ep, l.wakeFD = -1, -1
 }
 
 // post hands a new connection to the loop, from any goroutine.
@@ -191,6 +189,10 @@ func (l *loop) collect(events []unix.EpollEvent) (quit bool) {
 		l.add(s)
 	}
 	l.inbox = l.inbox[:0]
+	for _, d := range l.asked {
+		l.deliver(d)
+	}
+	l.asked = l.asked[:0]
 	return l.quit
 }
 
@@ -227,6 +229,8 @@ func (l *loop) batch() {
 
 	l.intake() // peek, frame, decode
 	l.s.fail("framed")
+	l.declare() // who logged in, to the keeper
+	l.s.fail("declared")
 
 	if len(w.records) > 0 {
 		end, err := l.app.Append(w.link())
@@ -269,8 +273,11 @@ func (l *loop) intake() {
 			return
 		}
 		s.batch = batchState{device: s.device, first: len(w.records)}
-		if len(s.unsent) > 0 && !l.flush(s) {
+		if s.state.has(stateUnplaced) && !l.place(s) || len(s.unsent) > 0 && !l.flush(s) {
 			continue
+		}
+		if len(l.down) > 0 {
+			l.command(s)
 		}
 		l.read(s)
 	}
@@ -327,16 +334,6 @@ func (l *loop) read(s *Session) {
 	}
 }
 
-// hold takes half a frame out of the kernel. It belongs there, but the kernel
-// frees the memory of a segment only when all of it is taken: a few bytes of a
-// large segment can keep the window shut, and then their rest never comes. The
-// bytes go into the log like all that is released, and stay in memory too.
-func (l *loop) hold(s *Session, half []byte, end, peeked int) {
-	l.record(s, half, end, Partial, 0)
-	s.batch.held = half
-	s.batch.input = peeked
-}
-
 // beyondMark deals with urgent data: the kernel ends each peek at its mark, so
 // what lies behind needs another look, and half a frame before the mark can
 // never become whole.
@@ -364,10 +361,7 @@ func (l *loop) release() {
 		}
 		s.in += uint64(s.batch.input)
 		s.out += uint64(s.batch.answer)
-		s.held = append(s.held[:0], s.batch.held...)
-		if len(s.held) == 0 {
-			s.held = nil
-		}
+		l.keep(s)
 		if s.batch.input == 0 {
 			continue
 		}
@@ -385,6 +379,7 @@ func (l *loop) answer(start uint64) {
 			l.send(s, w.answersOf(s), start)
 		}
 	}
+	l.commanded()
 	w.publish(&l.s.count)
 	l.s.delay.Observe(l.s.cfg.Now().Sub(w.at).Seconds())
 }
@@ -402,7 +397,7 @@ func (l *loop) send(s *Session, b []byte, pos uint64) {
 		return
 	}
 	s.unsent = append(s.unsent, b[n:]...)
-	s.unsentPos = pos
+	l.owes(s, pos)
 	s.since = l.now
 	l.interest(s, true)
 }
@@ -424,6 +419,7 @@ func (l *loop) flush(s *Session) bool {
 	s.unsent = nil
 	s.state.clear(stateHalf) // its clock starts again
 	l.interest(s, false)
+	l.paid(s)
 	return true
 }
 
@@ -431,9 +427,6 @@ func (l *loop) interest(s *Session, writing bool) {
 	events := uint32(sessionEvents)
 	if writing {
 		events |= unix.EPOLLOUT
-		l.owing[s] = struct{}{}
-	} else {
-		delete(l.owing, s)
 	}
 	if err := l.watch(s.fd, unix.EPOLL_CTL_MOD, events, s.slot, int32(s.id)); err != nil {
 		l.s.log.Error("change events of a connection", zap.Error(err))
@@ -448,6 +441,7 @@ func (l *loop) finish() {
 		if s.batch.frames > 0 && !s.state.has(stateVerified) {
 			s.state.set(stateVerified)
 			l.register(s)
+			l.s.cfg.Keeper.Update(s.id, s.blob())
 		}
 		if why := s.batch.close; why != closeNone && (len(s.unsent) == 0 || why != CloseEOF) {
 			l.drop(s, why)
@@ -458,16 +452,8 @@ func (l *loop) finish() {
 	l.settle()
 }
 
-// settle publishes where the oldest answer begins that a device has not taken.
-func (l *loop) settle() {
-	oldest := uint64(0)
-	for s := range l.owing {
-		if oldest == 0 || s.unsentPos < oldest {
-			oldest = s.unsentPos
-		}
-	}
-	l.inFlight.Store(oldest)
-}
+// settle publishes where the oldest record begins that is still needed.
+func (l *loop) settle() { l.inFlight.Store(l.oldest()) }
 
 func (l *loop) register(s *Session) {
 	if old := l.s.registry.enter(s); old != nil && l.work.at.Unix()-old.heard.Load() < int64(replacedSilence/time.Second) {

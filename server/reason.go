@@ -6,27 +6,29 @@ type CloseReason uint8
 
 // The reasons. Every end of a connection has exactly one.
 const (
-	closeNone       CloseReason = iota
-	CloseEOF                    // the device closed its side; everything it sent was read
-	CloseReset                  // the device or the network reset the connection
-	CloseLogin                  // no login within the deadline
-	CloseFrame                  // half a frame and nothing more within the deadline
-	CloseIdle                   // nothing at all within the deadline
-	CloseWrite                  // the device does not read its answers
-	CloseNoLogin                // much input before a login and no frame in it: another protocol
-	CloseRoom                   // nothing could be made durable for 4 s
-	CloseUrgent                 // an urgent mark inside a frame hides what follows
-	CloseReplaced               // the same IMEI lives on a newer connection and this one is silent
-	CloseUnknownMax             // the limit of unknown devices is reached
-	CloseShutdown               // the server ends
-	CloseInternal               // a broken invariant of this program; the log says which
+	closeNone          CloseReason = iota
+	CloseEOF                       // the device closed its side; everything it sent was read
+	CloseReset                     // the device or the network reset the connection
+	CloseLogin                     // no login within the deadline
+	CloseFrame                     // half a frame and nothing more within the deadline
+	CloseIdle                      // nothing at all within the deadline
+	CloseWrite                     // the device does not read its answers
+	CloseNoLogin                   // much input before a login and no frame in it: another protocol
+	CloseRoom                      // nothing could be made durable for 4 s
+	CloseUrgent                    // an urgent mark inside a frame hides what follows
+	CloseReplaced                  // the same IMEI lives on a newer connection and this one is silent
+	CloseUnknownMax                // the limit of unknown devices is reached
+	CloseShutdown                  // the server ends
+	CloseContradiction             // after a resume kernel and log contradict each other
+	CloseReleased                  // an operator stopped the server
+	CloseInternal                  // a broken invariant of this program; the log says which
 	numReasons
 )
 
 //nolint:gochecknoglobals // read-only table
 var reasonNames = [numReasons]string{
 	"none", "eof", "reset", "login_timeout", "frame_timeout", "idle_timeout", "write_timeout",
-	"no_login", "no_room", "urgent", "replaced", "unknown_devices", "shutdown", "internal",
+	"no_login", "no_room", "urgent", "replaced", "unknown_devices", "shutdown", "contradiction", "released", "internal",
 }
 
 // String returns the metric label.

@@ -41,6 +41,13 @@ func (r *Registry) enter(s *Session) *Session {
 	return old
 }
 
+// current returns the current connection of a device, or nil.
+func (r *Registry) current(imei protocol.IMEI) *Session {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.byID[imei]
+}
+
 // leave forgets s if it is the current connection of imei.
 func (r *Registry) leave(imei protocol.IMEI, s *Session) {
 	r.mu.Lock()

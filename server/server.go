@@ -17,6 +17,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 
 	"gt06/protocol"
 )
@@ -47,9 +48,9 @@ func DefaultLimits() Limits {
 
 // Config is what a Server is made of.
 type Config struct {
-	Listener    *Listener
-	Generation  uint64 // of this owner; the upper bits of its connection ids
+	Generation  uint64 // of this owner; the upper bits of its connection ids. Resume sets it again
 	Loops       int    // 0: one a core
+	Keeper      Keeper // nil: NoKeeper
 	NewAppender func() Appender
 	Directory   Directory
 	Decoder     *protocol.Decoder
@@ -57,6 +58,7 @@ type Config struct {
 	// Observe sees each record before it is durable, while Watch asks for it.
 	// It must not keep its arguments.
 	Observe    func(*Record, *protocol.Message)
+	Reopened   func()            // the listener's socket is another one
 	Failpoint  func(name string) // tests: called between the steps of a batch; nil otherwise
 	Now        func() time.Time
 	Logger     *zap.Logger
@@ -76,6 +78,7 @@ type Server struct {
 	watching atomic.Int32
 	stopped  atomic.Pointer[stop] // why nothing is read; nil while all is well
 	broken   chan error
+	adopted  map[uint64]*Session // by id, until Resume
 }
 
 // stop is a time in which nothing can be made durable.
@@ -97,9 +100,12 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.Keeper == nil {
+		cfg.Keeper = NoKeeper{}
+	}
 	s := &Server{
 		cfg: cfg, log: cfg.Logger, start: cfg.Now(), broken: make(chan error, 1),
-		registry: newRegistry(cfg.Limits.UnknownDevices),
+		registry: newRegistry(cfg.Limits.UnknownDevices), adopted: map[uint64]*Session{},
 		delay: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "gt06_batch_seconds",
 			Help:    "Time from the first peek of a batch until its last answer was sent.",
@@ -133,10 +139,11 @@ func orDefault[T comparable](v, d T) T {
 }
 
 // Serve accepts and serves until the context ends or the log breaks. Each loop
-// ends behind a whole batch: what was read is durable and answered. It closes
-// the connections, not the listener.
-func (s *Server) Serve(ctx context.Context) error {
-	if err := s.loops[0].listen(s.cfg.Listener); err != nil {
+// ends behind a whole batch: what was read is durable and answered. What
+// devices have not taken is written down again. The connections stay open: a
+// successor takes them over, or Close ends them, or the process.
+func (s *Server) Serve(ctx context.Context, ln *Listener) error {
+	if err := s.loops[0].listen(ln); err != nil {
 		return err
 	}
 	var wg sync.WaitGroup
@@ -153,9 +160,66 @@ func (s *Server) Serve(ctx context.Context) error {
 	}
 	wg.Wait()
 	for _, l := range s.loops {
-		l.close()
+		l.end()
 	}
 	return err
+}
+
+// end leaves the loop as a successor wants it. It does not run any more.
+func (l *loop) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.inbox { // accepted, and never in the set
+		l.add(s)
+	}
+	l.inbox = nil
+	for _, d := range l.asked {
+		d.done <- ErrEnding
+	}
+	for s := range l.down {
+		l.abandon(s, ErrEnding)
+	}
+	l.carry(true)
+}
+
+// Close ends all connections, behind Serve.
+func (s *Server) Close(why CloseReason) {
+	for _, l := range s.loops {
+		for _, c := range l.slots {
+			if c != nil {
+				l.drop(c, why)
+			}
+		}
+		l.close()
+	}
+}
+
+// Abandon closes the descriptors of this process, behind Serve, and leaves the
+// connections to the process that serves them now. The epoll sets go first, in
+// one call each; the rest in portions, because the cores are the successor's.
+func (s *Server) Abandon(ctx context.Context) {
+	const portion, pause = 200, 5 * time.Millisecond
+	for _, l := range s.loops {
+		l.close()
+	}
+	tick := time.NewTicker(pause)
+	defer tick.Stop()
+	n := 0
+	for _, l := range s.loops {
+		for _, c := range l.slots {
+			if c == nil {
+				continue
+			}
+			_ = unix.Close(c.fd)
+			if n++; n%portion == 0 {
+				select {
+				case <-ctx.Done():
+					return
+				case <-tick.C:
+				}
+			}
+		}
+	}
 }
 
 // Watch switches the observer on; the function returned switches it off.

@@ -111,7 +111,7 @@ func start(t testing.TB, log *memoryLog, change func(*Config)) (*Server, string)
 		t.Fatal(err)
 	}
 	cfg := Config{
-		Listener: ln, Generation: 7, Loops: 2, NewAppender: func() Appender { return log }, Directory: everybody{},
+		Generation: 7, Loops: 2, NewAppender: func() Appender { return log }, Directory: everybody{},
 		Decoder: &protocol.Decoder{}, Logger: zap.NewNop(), Registerer: prometheus.NewRegistry(),
 	}
 	if change != nil {
@@ -123,7 +123,7 @@ func start(t testing.TB, log *memoryLog, change func(*Config)) (*Server, string)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- s.Serve(ctx) }()
+	go func() { err := s.Serve(ctx, ln); s.Close(CloseShutdown); done <- err }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -331,7 +331,7 @@ func TestStepsOfABatchComeInOrder(t *testing.T) {
 	defer mu.Unlock()
 	steps = slices.DeleteFunc(steps, func(s string) bool { return s == "framed" && !slices.Contains(steps, "peeked") })
 	at := slices.Index(steps, "peeked")
-	want := []string{"peeked", "framed", "appended", "released", "synced", "answered"}
+	want := []string{"peeked", "framed", "declared", "appended", "released", "synced", "answered"}
 	if at < 0 || !slices.Equal(steps[at:], want) {
 		t.Errorf("steps %v, want them to end with %v", steps, want)
 	}

@@ -14,6 +14,7 @@ type Session struct {
 	id   uint64
 	fd   int
 	slot int32 // in the loop's table
+	home *loop
 	peer netip.AddrPort
 
 	device  protocol.Session // as the next frame is decoded
@@ -22,11 +23,12 @@ type Session struct {
 	// held is half a frame that had to be taken out of the kernel: see hold.
 	held []byte
 
-	// unsent are answer bytes the kernel did not take; unsentPos is where in
-	// the log the first of them is recorded. While there are any, the
+	// unsent are answer bytes the kernel did not take. While there are any, the
 	// connection is not read: a device that does not read is not served more.
-	unsent    []byte
-	unsentPos uint64
+	unsent []byte
+
+	// owedPos is where in the log the oldest record of unsent and held is.
+	owedPos uint64
 
 	batch batchState
 	state sessionState
@@ -41,14 +43,16 @@ type Session struct {
 // batchState is what one batch does to a session. Nothing of it counts before
 // the records are appended: until then it can be thrown away and done again.
 type batchState struct {
-	device  protocol.Session // before the batch
-	input   int              // bytes parsed, to be released
-	answer  int              // answer bytes in records of this batch
-	first   int              // its first record in the batch
-	records int
-	frames  int    // valid frames behind a login
-	held    []byte // what is held after the batch
-	close   CloseReason
+	device   protocol.Session // before the batch
+	input    int              // bytes parsed, to be released
+	answer   int              // answer bytes in records of this batch
+	first    int              // its first record in the batch
+	records  int
+	frames   int    // valid frames behind a login
+	login    bool   // the device named itself
+	commands int    // downlinks in the batch
+	held     []byte // what is held after the batch
+	close    CloseReason
 }
 
 // sessionState are the flags of a session.
@@ -62,6 +66,7 @@ const (
 	stateHalf                              // half a frame waits
 	stateVerified                          // sent a valid frame after its login
 	stateFramed                            // a whole frame has come
+	stateUnplaced                          // taken over; where its streams stand is not known yet
 )
 
 func (s sessionState) has(f sessionState) bool { return s&f != 0 }

@@ -19,7 +19,7 @@ func (t *tool) statusCommand() *cobra.Command {
 		Use: "status", Short: "Say how the server fares", Example: "  gt06ctl status\n  gt06ctl status --json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var st control.Status
-			if err := t.call(cmd.Context(), "status", nil, &st); err != nil {
+			if err := t.call(cmd.Context(), "status", &st); err != nil {
 				return err
 			}
 			out := cmd.OutOrStdout()
@@ -33,6 +33,12 @@ func (t *tool) statusCommand() *cobra.Command {
 			}
 			fmt.Fprintf(w, "server\t%s, pid %d, generation %d, up %v\n", st.Version, st.PID, st.Generation, time.Duration(st.UptimeS)*time.Second)
 			fmt.Fprintf(w, "devices\t%d online, %d connections\n", st.DevicesOnline, st.Connections)
+			if k := st.Keeper; k != nil {
+				fmt.Fprintf(w, "keeper\tpid %d holds the port and %d connections\n", k.PID, max(0, k.Held-1))
+			}
+			if u := st.LastUpgrade; u != nil {
+				fmt.Fprintf(w, "upgrade\t%s %s, from %s to %s, %d connections, %.1f ms\n", u.Result, ago(u.At), u.From.Version, u.To.Version, u.Moved, u.StallMS)
+			}
 			fmt.Fprintf(w, "log\t%.1f MiB, oldest %s\n", float64(st.Spool.Bytes)/(1<<20), st.Spool.Oldest)
 			fmt.Fprintf(w, "store\t%s is %s, %d records behind\n", st.Store.Kind, st.Store.State, st.Store.Lag)
 			if st.Store.LastError != "" {
@@ -55,7 +61,7 @@ func (t *tool) devicesCommand() *cobra.Command {
 		}),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var list []control.Device
-			if err := t.call(cmd.Context(), "devices", nil, &list); err != nil {
+			if err := t.call(cmd.Context(), "devices", &list); err != nil {
 				return err
 			}
 			if stale > 0 {
@@ -102,7 +108,7 @@ func (t *tool) validateCommand() *cobra.Command {
 		Long: "The three checks of the operator's SOP, section 7. A red check ends with exit code 7; a server\nyounger than the window of ten minutes says that it is warming up.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var v control.Validation
-			if err := t.call(cmd.Context(), "validate", nil, &v); err != nil {
+			if err := t.call(cmd.Context(), "validate", &v); err != nil {
 				return err
 			}
 			out := cmd.OutOrStdout()

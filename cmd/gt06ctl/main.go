@@ -60,7 +60,7 @@ directory. Every command takes --json.
 		return cli.Fail(cli.Usage, err, c.CommandPath()+" --help")
 	})
 	root.AddCommand(
-		t.statusCommand(), t.devicesCommand(), t.validateCommand(), t.tailCommand(), t.decodeCommand(), t.simulateCommand(), t.versionCommand(),
+		t.statusCommand(), t.devicesCommand(), t.validateCommand(), t.tailCommand(), t.decodeCommand(), t.simulateCommand(), t.upgradeCommand(), t.upgradesCommand(), t.stopCommand(), t.versionCommand(),
 	)
 	for _, c := range root.Commands() {
 		check := c.Args
@@ -88,12 +88,12 @@ func (t *tool) client() (control.Client, error) {
 }
 
 // call asks the server and explains what can go wrong.
-func (t *tool) call(ctx context.Context, verb string, args, out any) error {
+func (t *tool) call(ctx context.Context, verb string, out any) error {
 	c, err := t.client()
 	if err != nil {
 		return cli.Fail(cli.Usage, err)
 	}
-	return explain(c.Call(ctx, verb, args, out))
+	return explain(c.Call(ctx, verb, nil, out))
 }
 
 func explain(err error) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -58,10 +59,15 @@ func (a *app) Status(context.Context) control.Status {
 	} else if err := a.spool.Room(); err != nil {
 		st.Reasons = append(st.Reasons, err.Error())
 	}
+	keeper, why := a.keep.state()
+	if why != "" {
+		st.Reasons = append(st.Reasons, why)
+	}
+	st.Keeper, st.LastUpgrade = keeper, a.lastUpgrade()
 	if len(st.Reasons) > 0 {
 		st.State = "degraded"
 	}
-	if a.closing.Load() {
+	if a.phase.Load() == phaseDraining {
 		st.State = "draining"
 	}
 	return st
@@ -198,7 +204,25 @@ func (a *app) handlers() map[string]control.Handler {
 		"validate": func(ctx context.Context, _ json.RawMessage, _ func(any) error) (any, error) {
 			return a.Validate(ctx)
 		},
-		"tail": a.tails.stream,
+		"tail":    a.tails.stream,
+		"upgrade": a.handleUpgrade,
+		"upgrades": func(context.Context, json.RawMessage, func(any) error) (any, error) {
+			return a.history()
+		},
+		"stop": func(context.Context, json.RawMessage, func(any) error) (any, error) {
+			select {
+			case a.stops <- struct{}{}:
+			default:
+			}
+			return struct{}{}, nil
+		},
+		"send": func(ctx context.Context, args json.RawMessage, _ func(any) error) (any, error) {
+			var q control.SendArgs
+			if err := json.Unmarshal(args, &q); err != nil {
+				return nil, &control.Error{Text: err.Error(), Code: int(cli.Usage)}
+			}
+			return struct{}{}, coded(a.send(ctx, q))
+		},
 		"rows": func(ctx context.Context, args json.RawMessage, _ func(any) error) (any, error) {
 			var q control.RowsArgs
 			if err := json.Unmarshal(args, &q); err != nil {
@@ -215,6 +239,42 @@ func (a *app) handlers() map[string]control.Handler {
 			return rows, err
 		},
 	}
+}
+
+// coded gives an error its exit code on the way to the tool.
+func coded(err error) error {
+	if e, ok := errors.AsType[*cli.Error](err); ok {
+		return &control.Error{Text: e.Error(), Code: int(e.Code)}
+	}
+	return err
+}
+
+// handleUpgrade hands the request to run and passes on what happens. It goes on
+// when whoever asked is gone.
+func (a *app) handleUpgrade(ctx context.Context, args json.RawMessage, send func(any) error) (any, error) {
+	req := upgradeRequest{progress: func(step string) { _ = send(control.UpgradeEvent{Step: step}) }, done: make(chan control.Upgrade, 1), told: make(chan struct{})}
+	if len(args) > 0 {
+		if err := json.Unmarshal(args, &req.UpgradeArgs); err != nil {
+			return nil, &control.Error{Text: err.Error(), Code: int(cli.Usage)}
+		}
+	}
+	early := make(chan control.Upgrade, 1)
+	req.serving = func(out control.Upgrade) { early <- out }
+	if !req.NoWait {
+		req.serving = func(control.Upgrade) {}
+	}
+	select {
+	case a.requests <- req:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	var out control.Upgrade
+	select {
+	case out = <-req.done:
+	case out = <-early:
+	}
+	defer close(req.told)
+	return nil, send(control.UpgradeEvent{Result: &out})
 }
 
 // tails are the operators who watch frames go by. What one cannot take is

@@ -9,11 +9,9 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"go.uber.org/zap"
@@ -24,9 +22,9 @@ import (
 	"gt06/cmd/internal/config"
 	"gt06/protocol"
 	"gt06/server"
-	"gt06/server/admin"
 	"gt06/server/control"
 	"gt06/server/handover"
+	"gt06/storage"
 	"gt06/storage/spool"
 	"gt06/storage/sqlstore"
 )
@@ -38,39 +36,75 @@ type app struct {
 	log     *zap.Logger
 	reg     *prometheus.Registry
 	began   time.Time
+	fail    func(string)
+	decoder protocol.Decoder
+	node    string
+
+	// Who serves, and what is handed over.
+	up      *handover.Upgrader
+	succ    *handover.Successor // nil: not started by an upgrade
 	owner   *handover.Owner
+	keep    keeping
 	spool   *spool.Writer
 	server  *server.Server
 	devices *server.Listener
+	resumed server.Resumed
+	pidFile string // written, not yet renamed
+
+	// What operators see.
 	admin   *http.Server
-	adminLn net.Listener
+	adminLn *net.TCPListener
 	control *control.Server
 	tails   tails
+	accepts accepts
+
+	// The database behind it.
 	fleet   directory
 	store   storeState
 	backlog backlog
-	accepts accepts
-	node    string
-	decoder protocol.Decoder
-	fail    func(string)
-	closing atomic.Bool
+
+	proved   chan struct{} // closed when no probation is going on any more
+	requests chan upgradeRequest
+	stops    chan struct{}
+	phase    atomic.Int32
 }
+
+// The phases of a server, as status says them.
+const (
+	phaseServing int32 = iota
+	phaseDraining
+)
 
 // reserve are descriptors kept for everything but devices.
 const reserve = 256
 
-// open takes what can be refused: the directory, the lock, the log, the ports.
-// It does not touch the database, which may be away.
+// open does all that can be refused, and ends as the owner, with every
+// connection taken over and nothing read yet. Crash, restart, rescue and
+// upgrade are this one path; they differ in who held the lock before. The
+// database is not touched: it may be away.
 func open(ctx context.Context, cfg config.Config, stderr io.Writer, env func(string) string) (_ *app, err error) {
-	a := &app{cfg: cfg, stderr: stderr, began: time.Now(), reg: prometheus.NewRegistry(), fail: failpoint(env("GT06_FAILPOINT"))}
-	if a.log, err = logger(stderr, cfg.Log.Level); err != nil {
-		return nil, cli.Fail(cli.Usage, err)
+	a := &app{
+		cfg: cfg, stderr: stderr, began: time.Now(), reg: prometheus.NewRegistry(), fail: failpoint(env("GT06_FAILPOINT")),
+		proved: make(chan struct{}), requests: make(chan upgradeRequest), stops: make(chan struct{}, 1),
 	}
 	defer func() {
 		if err != nil {
+			if a.succ != nil {
+				a.succ.Refuse(err.Error())
+			}
 			err = errors.Join(err, a.close())
 		}
 	}()
+	if a.up, err = handover.NewUpgrader(a.fail); err != nil {
+		return nil, err
+	}
+	if a.succ, err = a.up.Successor(); err != nil {
+		return nil, err
+	}
+	a.fail("new.begin")
+	if a.log, err = logger(stderr, cfg.Log.Level); err != nil {
+		return nil, cli.Fail(cli.Usage, err)
+	}
 	for _, w := range cfg.Warnings {
 		a.log.Warn("configuration", zap.String("warning", w))
 	}
@@ -81,19 +115,26 @@ func open(ctx context.Context, cfg config.Config, stderr io.Writer, env func(str
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return nil, notWritable(cfg.DataDir, err)
 	}
-	if err := a.takeOver(ctx); err != nil {
-		return nil, err
+	if a.succ == nil {
+		if err := a.own(ctx); err != nil {
+			return nil, err
+		}
 	}
 	if a.node, err = nodeName(cfg.DataDir); err != nil {
 		return nil, notWritable(cfg.DataDir, err)
 	}
-	if err := a.openSpool(); err != nil {
+	if err := a.claim(); err != nil {
 		return nil, err
 	}
-	if err := a.listen(ctx); err != nil {
+	if err := a.gather(); err != nil {
 		return nil, err
 	}
-	return a, nil
+	if a.succ != nil {
+		if err := a.await(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return a, a.takeOver()
 }
 
 func notWritable(dir string, err error) error {
@@ -101,8 +142,8 @@ func notWritable(dir string, err error) error {
 		"give a directory that this user may write: --data-dir DIR or GT06_DATA_DIR")
 }
 
-// takeOver becomes the owner of the data directory.
-func (a *app) takeOver(ctx context.Context) error {
+// own becomes the owner of the data directory.
+func (a *app) own(ctx context.Context) error {
 	owner, err := handover.Acquire(ctx, a.cfg.DataDir, 2*time.Second)
 	var owned *handover.OwnedError
 	switch {
@@ -135,8 +176,9 @@ func nodeName(dir string) (string, error) {
 	return name, errors.Join(err, f.Sync(), f.Close())
 }
 
-func (a *app) openSpool() error {
-	w, err := spool.Open(spool.Options{
+// claim makes this server's segment of the log.
+func (a *app) claim() error {
+	w, err := spool.Claim(spool.Options{
 		Dir: filepath.Join(a.cfg.DataDir, "spool"), MaxBytes: int64(a.cfg.Spool.MaxBytes), MinFree: int64(a.cfg.Disk.MinFree),
 		Retention: time.Duration(a.cfg.Spool.Retention), Logger: a.log, Registerer: a.reg,
 	})
@@ -150,35 +192,134 @@ func (a *app) openSpool() error {
 	return nil
 }
 
-// listen opens the three addresses and builds what serves them.
-func (a *app) listen(ctx context.Context) error {
-	var err error
-	if a.devices, err = server.Listen(a.cfg.Listen); err != nil {
-		return inUse("listen", a.cfg.Listen, err)
+// gather collects all descriptors: from the keeper the connections, from it or
+// from the old server the listeners. Nothing is read, written or accepted.
+func (a *app) gather() error {
+	path, err := runtimeFile(a.cfg.DataDir, "gt06d.pid")
+	if err != nil {
+		return notWritable(a.cfg.DataDir, err)
 	}
-	var lc net.ListenConfig
-	if a.adminLn, err = lc.Listen(ctx, "tcp", a.cfg.Admin); err != nil {
-		return inUse("admin", a.cfg.Admin, err)
+	a.pidFile = fmt.Sprintf("%s.%d", path, os.Getpid())
+	if err := os.WriteFile(a.pidFile, []byte(fmt.Sprintln(os.Getpid())), 0o644); err != nil { //nolint:gosec // others may read it
+		return notWritable(filepath.Dir(path), err)
 	}
-	limits := a.limits()
+	if err := a.connectKeeper(); err != nil {
+		return err
+	}
 	a.server, err = server.New(server.Config{
-		Listener: a.devices, Generation: a.spool.Generation(), Limits: limits, Decoder: &a.decoder,
+		Generation: a.spool.Generation(), Limits: a.limits(), Decoder: &a.decoder, Keeper: a.keep.loops(),
 		NewAppender: func() server.Appender { return &appender{log: a.spool} },
 		Directory:   &a.fleet, Observe: a.tails.observe, Failpoint: a.fail, Logger: a.log, Registerer: a.reg,
+		Reopened: a.reopened,
 	})
 	if err != nil {
 		return err
 	}
 	a.tails.watch = a.server.Watch
-	path, err := control.Path(a.cfg.DataDir)
+	if err := a.fetch(); err != nil {
+		return err
+	}
+	a.fail("new.fetched")
+	return a.listen()
+}
+
+// listen finds the listeners or opens them.
+func (a *app) listen() error {
+	inherited, err := a.up.Inherited(handover.Devices)
 	if err != nil {
 		return err
 	}
-	if a.control, err = control.Serve(path, a.handlers()); err != nil {
-		return notWritable(filepath.Dir(path), err)
+	if inherited != nil {
+		a.keep.offerListener(inherited)
 	}
-	a.admin = admin.New(a, a.reg)
+	if a.devices = a.keep.listener(a.cfg.Listen, a.log); a.devices == nil {
+		if a.devices, err = server.Listen(a.cfg.Listen); err != nil {
+			return inUse("listen", a.cfg.Listen, err)
+		}
+	}
+	if a.adminLn, err = a.up.Inherited(handover.Admin); err != nil {
+		return err
+	}
+	if a.adminLn != nil && !sameAddress(a.adminLn.Addr(), a.cfg.Admin) {
+		_ = a.adminLn.Close()
+		a.adminLn = nil
+	}
+	if a.adminLn == nil {
+		addr, err := net.ResolveTCPAddr("tcp", a.cfg.Admin)
+		if err != nil {
+			return cli.Fail(cli.Usage, err, "give another address: --admin HOST:PORT")
+		}
+		if a.adminLn, err = net.ListenTCP("tcp", addr); err != nil {
+			return inUse("admin", a.cfg.Admin, err)
+		}
+		if err := a.up.Pass(handover.Admin, a.adminLn); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+func sameAddress(have net.Addr, want string) bool {
+	addr, err := net.ResolveTCPAddr("tcp", want)
+	tcp, ok := have.(*net.TCPAddr)
+	return err == nil && ok && (addr.Port == 0 || addr.Port == tcp.Port) && (addr.IP == nil && tcp.IP.IsUnspecified() || addr.IP.Equal(tcp.IP))
+}
+
+// await lets the old server know that this one can begin, and waits until it
+// may.
+func (a *app) await(ctx context.Context) error {
+	if err := sqlstore.Compatible(a.succ.Schema); err != nil {
+		return cli.Fail(cli.Refused, err, "upgrade to a version in between first")
+	}
+	if err := a.succ.Warm(cli.Version(), a.spool.Generation()); err != nil {
+		return err
+	}
+	a.fail("new.warm")
+	orphan, err := a.succ.WaitFree(a.keep.link.FD(), func() error { return a.keep.link.Follow(a.apply) })
+	if err != nil {
+		return err
+	}
+	a.fail("new.free")
+	if orphan {
+		a.log.Warn("the old server ended before it handed over: going on as after a crash")
+		err = a.own(ctx)
+	} else {
+		a.owner, err = handover.AcquireFreed(ctx, a.cfg.DataDir, time.Second)
+	}
+	if err != nil {
+		return err
+	}
+	a.fail("new.locked")
+	if a.keep.mark, err = a.keep.link.Sync(a.apply); err != nil {
+		return fmt.Errorf("the keeper: %w", err)
+	}
+	a.fail("new.synced")
+	return nil
+}
+
+// takeOver goes on where the owner before ended.
+func (a *app) takeOver() error {
+	if err := a.spool.Own(); err != nil {
+		return notWritable(a.cfg.DataDir, err)
+	}
+	var err error
+	a.resumed, err = a.server.Resume(a.spool.Generation(), func(each func(*server.Record)) error {
+		r := spool.NewReader(filepath.Join(a.cfg.DataDir, "spool"), position(a.keep.mark))
+		defer r.Close() //nolint:errcheck // read only
+		var rec storage.Record
+		for {
+			_, err := r.Next(storage.At(a.spool.First(), 0), &rec)
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			each((*server.Record)(&rec))
+		}
+	})
+	a.fail("new.resumed")
+	return err
 }
 
 func inUse(flag, addr string, err error) error {
@@ -192,17 +333,24 @@ func inUse(flag, addr string, err error) error {
 	return cli.Fail(cli.InUse, fmt.Errorf("%s is held by %s", addr, holder), fmt.Sprintf("stop it, or give another address: --%s HOST:PORT", flag))
 }
 
-// limits raises the descriptor limit and keeps connections below it.
-func (a *app) limits() server.Limits {
+// raiseDescriptors takes as many as this process may have, and says how many
+// that is.
+func raiseDescriptors() int {
 	var lim unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err == nil && lim.Cur < lim.Max {
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
+		return 1024
+	}
+	if lim.Cur < lim.Max {
 		lim.Cur = lim.Max
 		_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &lim)
+		_ = unix.Getrlimit(unix.RLIMIT_NOFILE, &lim)
 	}
-	most := 1024
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err == nil {
-		most = int(min(lim.Cur, 1<<20))
-	}
+	return int(min(lim.Cur, 1<<20))
+}
+
+// limits keeps connections below the descriptor limit.
+func (a *app) limits() server.Limits {
+	most := raiseDescriptors()
 	most = max(most-reserve, most/2)
 	c := a.cfg.Limits
 	if c.Connections > 0 {
@@ -211,94 +359,6 @@ func (a *app) limits() server.Limits {
 	return server.Limits{
 		Connections: most, UnknownDevices: c.UnknownDevices, Login: time.Duration(c.Login),
 		Frame: time.Duration(c.Frame), Idle: time.Duration(c.Idle), Write: time.Duration(c.Write),
-	}
-}
-
-// run serves until the context ends or the log breaks.
-func (a *app) run(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer cancel()
-	fatal := make(chan error, 1)
-	wg.Go(func() { _ = a.admin.Serve(a.adminLn) })
-	wg.Go(func() {
-		if err := a.storeRows(ctx); err != nil {
-			select {
-			case fatal <- err:
-			default:
-			}
-		}
-	})
-	wg.Go(func() { a.settle(ctx) })
-	served := make(chan error, 1)
-	serving, stop := context.WithCancel(ctx)
-	defer stop()
-	wg.Go(func() { served <- a.server.Serve(serving) })
-	if err := a.owner.Serving(); err != nil {
-		return err
-	}
-	a.greet()
-	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
-		a.log.Warn("tell systemd", zap.Error(err))
-	}
-	var err error
-	select {
-	case <-ctx.Done():
-		a.log.Info("stop: a signal came")
-	case err = <-served:
-		err = cli.Fail(cli.Internal, err, "look at the disk; the log says what failed")
-		served <- nil
-	case err = <-fatal:
-	}
-	a.closing.Store(true)
-	stop()
-	if end := <-served; err == nil {
-		err = end
-	}
-	return errors.Join(err, a.admin.Close())
-}
-
-// greet names every address and path in use, what to try next, and that the
-// server is ready.
-func (a *app) greet() {
-	where := filepath.Join(a.cfg.DataDir, "gt06.db")
-	if a.cfg.Store.Kind == "mariadb" {
-		where = "mariadb (the password is not shown)"
-	}
-	path, _ := control.Path(a.cfg.DataDir)
-	dir := ""
-	if a.cfg.DataDir != control.DefaultDataDir() {
-		dir = " --data-dir " + a.cfg.DataDir
-	}
-	_, _ = fmt.Fprintf(a.stderr, `gt06d %s, generation %d
-devices   %s
-admin     http://%s/ (metrics, healthz, readyz, api)
-data      %s
-log       %s
-store     %s
-control   %s
-next      gt06ctl simulate --devices 20 --duration 10s%s
-          gt06ctl status%s
-ready
-`, cli.Version(), a.spool.Generation(), a.devices.Addr(), a.adminLn.Addr(), a.cfg.DataDir, filepath.Join(a.cfg.DataDir, "spool"), where, path, dir, dir)
-}
-
-// settle moves the settled mark once a second, and notes each minute how many
-// connections came.
-func (a *app) settle(ctx context.Context) {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for n := 0; ; n++ {
-		if n%60 == 0 {
-			a.accepts.note(a.server.Accepted(), time.Now())
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			a.spool.SetSettled(position(a.server.Settled()))
-		}
 	}
 }
 
@@ -314,11 +374,15 @@ func (a *app) close() error {
 	if a.devices != nil {
 		errs = append(errs, a.devices.Close())
 	}
+	errs = append(errs, a.keep.close())
 	if a.spool != nil {
 		errs = append(errs, a.spool.Close())
 	}
 	if a.owner != nil {
 		errs = append(errs, a.owner.Close())
+	}
+	if a.pidFile != "" {
+		_ = os.Remove(a.pidFile)
 	}
 	return errors.Join(errs...)
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/prometheus/procfs"
 )
 
-// holderOf names the process that listens on an address, or "" when it cannot
-// be seen.
+// holderOf names the processes that listen on an address, or "" when they
+// cannot be seen: a server and its keeper hold it together.
 func holderOf(addr string) string {
 	ap, err := netip.ParseAddrPort(addr)
 	if err != nil {
@@ -40,6 +40,7 @@ func holderOf(addr string) string {
 	if err != nil {
 		return ""
 	}
+	var holders []string
 	for _, p := range procs {
 		fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", p.PID))
 		if err != nil {
@@ -51,8 +52,9 @@ func holderOf(addr string) string {
 				continue
 			}
 			command, _ := p.CmdLine()
-			return fmt.Sprintf("pid %d (%s)", p.PID, strings.Join(command, " "))
+			holders = append(holders, fmt.Sprintf("pid %d (%s)", p.PID, strings.Join(command, " ")))
+			break
 		}
 	}
-	return ""
+	return strings.Join(holders, " and ")
 }

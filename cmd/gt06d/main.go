@@ -22,13 +22,11 @@ func main() {
 }
 
 func run(args []string, stdout, stderr io.Writer, env func(string) string) int {
-	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer cancel()
 	root := command(stderr, env)
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	return cli.Report(stderr, "gt06d", root.ExecuteContext(ctx))
+	return cli.Report(stderr, "gt06d", root.Execute())
 }
 
 func command(stderr io.Writer, env func(string) string) *cobra.Command {
@@ -50,18 +48,19 @@ Every flag has an environment variable GT06_… and a key in a YAML file that
 		Version: cli.Version(), SilenceErrors: true, SilenceUsage: true, Args: usageArgs(cobra.NoArgs),
 	}
 	flags := config.Bind(root.PersistentFlags())
-	serve := func(cmd *cobra.Command, _ []string) error {
+	serve := func(*cobra.Command, []string) error {
 		cfg, err := flags.Load(env)
 		if err != nil {
 			return cli.Fail(cli.Usage, err, "gt06d check-config reads the same settings and starts nothing")
 		}
-		return serve(cmd.Context(), cfg, stderr, env)
+		return serve(cfg, stderr, env)
 	}
 	root.RunE = serve
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		return cli.Fail(cli.Usage, err, "gt06d --help lists the flags")
 	})
 	root.AddCommand(
+		keeperCommand(flags, env),
 		&cobra.Command{Use: "serve", Short: "Serve the devices (the default)", Args: usageArgs(cobra.NoArgs), RunE: serve},
 		&cobra.Command{
 			Use: "check-config", Short: "Read the settings, say what they are, start nothing", Args: usageArgs(cobra.NoArgs),
@@ -90,12 +89,14 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	}
 }
 
-// serve runs the server until a signal.
-func serve(ctx context.Context, cfg config.Config, stderr io.Writer, env func(string) string) error {
-	app, err := open(ctx, cfg, stderr, env)
+// serve runs the server until a signal, a stop or an upgrade.
+func serve(cfg config.Config, stderr io.Writer, env func(string) string) error {
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	app, err := open(context.Background(), cfg, stderr, env)
 	if err != nil {
 		return err
 	}
-	err = app.run(ctx)
+	err = app.run(signals)
 	return errors.Join(err, app.close())
 }

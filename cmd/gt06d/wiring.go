@@ -175,6 +175,15 @@ func (a *app) storeRows(ctx context.Context) error {
 }
 
 func (a *app) openStore(ctx context.Context) (*sqlstore.Store, error) {
+	// A migration waits for the end of the probation: a program that does not
+	// survive it must leave the schema as the last one knows it.
+	if a.succ != nil && a.succ.Schema != sqlstore.Schema() {
+		select {
+		case <-a.proved:
+		case <-ctx.Done():
+			return nil, nil
+		}
+	}
 	wait := 100 * time.Millisecond
 	for ctx.Err() == nil {
 		store, err := sqlstore.Open(ctx, a.storeOptions())
@@ -236,12 +245,14 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// failpoint kills this process at the n-th passage of a named place:
-// GT06_FAILPOINT=name or name:n. Tests use it; it is off when unset.
+// failpoint ends this process at the n-th passage of a named place:
+// GT06_FAILPOINT=name[:n][=kill|hang|exit|stop]. Tests use it; it is off when
+// unset.
 func failpoint(spec string) func(string) {
 	if spec == "" {
-		return nil
+		return func(string) {}
 	}
+	spec, action, _ := strings.Cut(spec, "=")
 	name, count, _ := strings.Cut(spec, ":")
 	n, err := strconv.ParseInt(count, 10, 64)
 	if err != nil {
@@ -249,9 +260,19 @@ func failpoint(spec string) func(string) {
 	}
 	var passed atomic.Int64
 	return func(at string) {
-		if at == name && passed.Add(1) == n {
-			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-			select {}
+		if at != name || passed.Add(1) != n {
+			return
 		}
+		switch action {
+		case "exit":
+			syscall.Exit(7)
+		case "stop":
+			_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+			return
+		case "hang":
+		default:
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		}
+		select {}
 	}
 }

@@ -28,7 +28,8 @@ type Ledger struct {
 	Answers    int
 	Duplicated int // a second answer to one receipt
 	OutOfOrder int
-	Strange    int // answers that no frame asked for
+	Strange    int            // answers that no frame asked for
+	Commands   map[uint32]int // commands received, by the server's flag
 }
 
 // Wrote notes that a frame left in whole on the present connection, and
@@ -63,6 +64,13 @@ func (l *Ledger) Pending() int { return len(l.pending) }
 // An answer names its frame by type and serial; a time answer carries no
 // serial.
 func (l *Ledger) Answer(answer []byte, at time.Time) (entry int, took time.Duration, ok bool) {
+	if typ := answer[3]; typ == 0x80 && len(answer) > 9 {
+		if l.Commands == nil {
+			l.Commands = map[uint32]int{}
+		}
+		l.Commands[binary.BigEndian.Uint32(answer[5:])]++
+		return 0, 0, false
+	}
 	l.Answers++
 	typ, serial := answer[3], binary.BigEndian.Uint16(answer[len(answer)-6:])
 	for i, n := range l.pending {

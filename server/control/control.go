@@ -66,8 +66,60 @@ type Status struct {
 	DevicesOnline int       `json:"devices_online"`
 	Spool         SpoolInfo `json:"spool"`
 	Store         StoreInfo `json:"store"`
-	Keeper        *struct{} `json:"keeper"`       // null: this version has none
-	LastUpgrade   *struct{} `json:"last_upgrade"` // null: none yet
+	Keeper        *Keeper   `json:"keeper"`       // null: none
+	LastUpgrade   *Upgrade  `json:"last_upgrade"` // null: none yet
+}
+
+// Keeper is the descriptor keeper's part of Status.
+type Keeper struct {
+	PID  int `json:"pid"`
+	Held int `json:"held"` // connections and the listener
+}
+
+// Program is a server that took part in an upgrade.
+type Program struct {
+	PID        int    `json:"pid"`
+	Version    string `json:"version"`
+	Generation uint64 `json:"generation"`
+}
+
+// The results of an upgrade.
+const (
+	Upgraded   = "upgraded"
+	RolledBack = "rolled_back"
+	Refused    = "refused"
+)
+
+// Upgrade is `gt06ctl upgrade --json`.
+type Upgrade struct {
+	Result  string  `json:"result"`
+	Reason  string  `json:"reason"`
+	From    Program `json:"from"`
+	To      Program `json:"to"`
+	Moved   int     `json:"moved"`   // connections
+	Dropped int     `json:"dropped"` // of them, because kernel and log contradict each other
+	StallMS float64 `json:"stall_ms"`
+	TotalMS float64 `json:"total_ms"`
+	At      string  `json:"at"` // RFC 3339
+}
+
+// UpgradeArgs asks for an upgrade.
+type UpgradeArgs struct {
+	Binary string `json:"binary,omitempty"` // absolute; "": the one that was started
+	NoWait bool   `json:"no_wait,omitempty"`
+}
+
+// UpgradeEvent is one line of the stream of an upgrade: a step, or the result.
+type UpgradeEvent struct {
+	Step   string   `json:"step,omitempty"`
+	Result *Upgrade `json:"result,omitempty"`
+}
+
+// SendArgs asks to send a command to a device.
+type SendArgs struct {
+	IMEI    string `json:"imei"`
+	Command string `json:"command"`
+	Flag    uint32 `json:"flag"` // the device sends it back with its reply
 }
 
 // SpoolInfo is the log's part of Status.

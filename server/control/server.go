@@ -52,12 +52,23 @@ func Serve(path string, handlers map[string]Handler) (*Server, error) {
 	return s, nil
 }
 
-// Close ends all conversations and removes the socket.
+// Stop takes no new conversations: a successor has the path by now.
+func (s *Server) Stop() { _ = s.ln.Close() }
+
+// Close ends all conversations. The path stays: it may be a successor's.
 func (s *Server) Close() error {
 	s.cancel()
-	err := s.ln.Close()
+	s.Stop()
 	s.wg.Wait()
-	return errors.Join(err, os.Remove(s.path))
+	return nil
+}
+
+// Remove takes the path away, for a server whose place nobody takes.
+func (s *Server) Remove() error {
+	if err := os.Remove(s.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 func (s *Server) accept(ctx context.Context) {

@@ -31,8 +31,12 @@ func (e *OwnedError) Error() string {
 // the gate says who may become owner, the owner lock who serves. The kernel
 // lets go of both when the last thread of a process is gone.
 type Owner struct {
+	dir         string
 	gate, owner *os.File
 }
+
+// gateVariable names the descriptor of a gate that is held over an exec.
+const gateVariable = "GT06_GATE_FD"
 
 // pause between two tries. Nobody ever blocks on a lock: a waiter would take
 // it in the moment an upgrade passes it on.
@@ -46,8 +50,12 @@ func Acquire(ctx context.Context, dir string, wait time.Duration) (*Owner, error
 	defer cancel()
 	tick := time.NewTicker(pause)
 	defer tick.Stop()
+	gate, err := inherited()
+	if err != nil {
+		return nil, err
+	}
 	for {
-		o, err := try(dir)
+		o, err := try(dir, gate)
 		if err == nil || !errors.Is(err, unix.EWOULDBLOCK) {
 			return o, err
 		}
@@ -59,14 +67,47 @@ func Acquire(ctx context.Context, dir string, wait time.Duration) (*Owner, error
 	}
 }
 
-func try(dir string) (*Owner, error) {
-	gate, err := lock(filepath.Join(dir, "gate"))
+// inherited returns the gate that the image before this one held, or nil.
+func inherited() (*os.File, error) {
+	v := os.Getenv(gateVariable)
+	if v == "" {
+		return nil, nil
+	}
+	fd, err := strconv.Atoi(v)
 	if err != nil {
+		return nil, fmt.Errorf("%s=%q is no descriptor", gateVariable, v)
+	}
+	if err := os.Unsetenv(gateVariable); err != nil {
 		return nil, err
 	}
+	unix.CloseOnExec(fd)
+	return os.NewFile(uintptr(fd), "gate"), nil
+}
+
+// try takes both locks once. A gate that is held already is kept.
+func try(dir string, gate *os.File) (*Owner, error) {
+	kept := gate != nil
+	if !kept {
+		var err error
+		if gate, err = lock(filepath.Join(dir, "gate")); err != nil {
+			return nil, err
+		}
+	}
+	o, err := freed(dir)
+	if err != nil {
+		if !kept {
+			_ = gate.Close()
+		}
+		return nil, err
+	}
+	o.gate = gate
+	return o, nil
+}
+
+// freed takes the owner lock alone.
+func freed(dir string) (*Owner, error) {
 	owner, err := lock(filepath.Join(dir, "owner"))
 	if err != nil {
-		_ = gate.Close()
 		return nil, err
 	}
 	// Who serves, for the message of the next who tries.
@@ -74,11 +115,67 @@ func try(dir string) (*Owner, error) {
 		_, err = owner.WriteAt([]byte(strconv.Itoa(os.Getpid())), 0)
 	}
 	if err != nil && !errors.Is(err, unix.ENOSPC) { // a full disk must not keep the devices out
-		_ = gate.Close()
 		_ = owner.Close()
 		return nil, fmt.Errorf("write pid into the owner lock: %w", err)
 	}
-	return &Owner{gate: gate, owner: owner}, nil
+	return &Owner{dir: dir, owner: owner}, nil
+}
+
+// AcquireFreed takes the owner lock without the gate: only the new server of
+// an upgrade does that, when the old one, which holds the gate, said so.
+func AcquireFreed(ctx context.Context, dir string, wait time.Duration) (*Owner, error) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	tick := time.NewTicker(pause / 5)
+	defer tick.Stop()
+	for {
+		o, err := freed(dir)
+		if err == nil || !errors.Is(err, unix.EWOULDBLOCK) {
+			return o, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, &OwnedError{Dir: dir, PID: holder(dir)}
+		case <-tick.C:
+		}
+	}
+}
+
+// TakeGate keeps others from becoming owner, for an upgrade.
+func (o *Owner) TakeGate(ctx context.Context, wait time.Duration) error {
+	if o.gate != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	tick := time.NewTicker(pause)
+	defer tick.Stop()
+	for {
+		gate, err := lock(filepath.Join(o.dir, "gate"))
+		if err == nil {
+			o.gate = gate
+			return nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("another start or upgrade is under way: %w", err)
+		case <-tick.C:
+		}
+	}
+}
+
+// Free lets the owner lock go and keeps the gate: nothing of the log or of a
+// device may be touched from now on.
+func (o *Owner) Free() error {
+	if o.owner == nil {
+		return nil
+	}
+	owner := o.owner
+	o.owner = nil
+	return owner.Close()
 }
 
 func lock(path string) (*os.File, error) {
@@ -125,6 +222,4 @@ func (o *Owner) Serving() error {
 
 // Close gives the lock up. Nothing of the log or of a device may be touched
 // afterwards.
-func (o *Owner) Close() error {
-	return errors.Join(o.Serving(), o.owner.Close())
-}
+func (o *Owner) Close() error { return errors.Join(o.Serving(), o.Free()) }

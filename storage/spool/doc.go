@@ -7,9 +7,9 @@
 // order of birth: a number is used once. All integers are little-endian.
 //
 //	segment
-//	+---------+---------+------------+----------+-------+------+-------+
-//	| magic 6 | vers. 2 | generat. 8 | number 4 | cut 4 | 0  4 | crc 4 |
-//	+---------+---------+------------+----------+-------+------+-------+
+//	+---------+---------+------------+----------+-------+-------+-------+
+//	| magic 6 | vers. 2 | generat. 8 | number 4 | cut 4 | of  4 | crc 4 |
+//	+---------+---------+------------+----------+-------+-------+-------+
 //	| record | record | ... | zeros that are not used yet             |
 //
 //	record
@@ -21,15 +21,18 @@
 //	| input | answer                                                        |
 //
 // magic and version are checked before anything that depends on them; an
-// unknown version is refused (ErrVersion). cut is how much of the segment with
-// the next lower number is valid, 0 for all: what lies behind was written again
-// in this segment after a sync failed. size is the length of the record behind
+// unknown version is refused (ErrVersion). cut is how much of segment number
+// of is valid, 0 for all: what lies behind was written again in this segment
+// after a sync failed. size is the length of the record behind
 // the size field; crc is CRC32C of everything behind itself.
 //
 // # What is assumed, and what is not
 //
 // One owner at a time writes (server/handover), to segments of its own: nobody
-// appends to another's. A kill may cut the last write at any byte. A power
+// appends to another's. Who is about to become owner may claim its segment
+// before (Claim) and begins with Own, under the lock: a claimed number that
+// others have passed meanwhile is given back for a higher one, so that the order
+// of the numbers is the order of the records. A kill may cut the last write at any byte. A power
 // failure may lose or keep anything that was not synced. fdatasync that returns
 // nil has made durable what was written before; one that fails may have
 // dropped the dirty pages, and the next one may lie: so after a failed sync the

@@ -65,7 +65,8 @@ func (e *CorruptionError) Unwrap() error { return e.Err }
 type segmentHeader struct {
 	generation uint64
 	number     uint32
-	cut        uint32
+	cut        uint32 // how much of segment cutOf is valid; 0: nothing is cut
+	cutOf      uint32
 }
 
 func (h segmentHeader) append(b []byte) []byte {
@@ -75,7 +76,7 @@ func (h segmentHeader) append(b []byte) []byte {
 	b = le.AppendUint64(b, h.generation)
 	b = le.AppendUint32(b, h.number)
 	b = le.AppendUint32(b, h.cut)
-	b = le.AppendUint32(b, 0)
+	b = le.AppendUint32(b, h.cutOf)
 	return le.AppendUint32(b, crc32.Checksum(b[start:], castagnoli))
 }
 
@@ -89,7 +90,7 @@ func parseHeader(b []byte) (h segmentHeader, err error) {
 	if crc32.Checksum(b[:headerSize-4], castagnoli) != le.Uint32(b[headerSize-4:]) {
 		return h, fmt.Errorf("%w: header checksum is wrong", errNoSegment)
 	}
-	return segmentHeader{generation: le.Uint64(b[8:]), number: le.Uint32(b[16:]), cut: le.Uint32(b[20:])}, nil
+	return segmentHeader{generation: le.Uint64(b[8:]), number: le.Uint32(b[16:]), cut: le.Uint32(b[20:]), cutOf: le.Uint32(b[24:])}, nil
 }
 
 // appendRecord encodes r. Sizes are bounded by what a batch can hold.

@@ -12,9 +12,9 @@ import (
 	"gt06/storage"
 )
 
-// glance is how often room is looked at, and how long a waiter of Sync may
+// glanceEvery is how often room is looked at, and how long a waiter of Sync may
 // oversleep.
-const glance = 250 * time.Millisecond
+const glanceEvery = 250 * time.Millisecond
 
 // Room returns nil while there is room, else ErrFull with the reason.
 func (w *Writer) Room() error {
@@ -41,7 +41,7 @@ func (w *Writer) Release(pos storage.Position) {
 // keep is the goroutine that makes room, writes zeros ahead and wakes waiters
 // so that they see time pass.
 func (w *Writer) keep() {
-	tick := time.NewTicker(glance)
+	tick := time.NewTicker(glanceEvery)
 	defer tick.Stop()
 	for {
 		select {
@@ -102,10 +102,7 @@ func (w *Writer) makeRoom() {
 		w.log.Error("look at the disk", zap.Error(err))
 		return
 	}
-	total := int64(0)
-	for i := range segments {
-		total += segments[i].size
-	}
+	total := sum(segments)
 	released := storage.Position(w.released.Load())
 	old := w.opt.Now().Add(-w.opt.Retention).Unix()
 	for len(segments) > 1 {
@@ -131,6 +128,23 @@ func (w *Writer) makeRoom() {
 		w.oldest.Store(segments[0].mod)
 	}
 	w.judge(total, free)
+}
+
+func sum(segments []segmentInfo) (total int64) {
+	for i := range segments {
+		total += segments[i].size
+	}
+	return total
+}
+
+// glance judges the room without making any: who only claims is not the owner.
+func (w *Writer) glance() {
+	segments, err := list(w.opt.Dir)
+	_, free, err2 := space(w.opt.Dir)
+	if err == nil && err2 == nil {
+		w.bytes.Store(sum(segments))
+		w.judge(sum(segments), free)
+	}
 }
 
 // judge sets or clears "full", with a margin between the two, so that a server

@@ -67,11 +67,12 @@ func list(dir string) ([]segmentInfo, error) {
 	return segments, nil
 }
 
-// limitOf returns how far segment i is valid.
+// limitOf returns how far segment i is valid: a later one may say that a part
+// of it was written again.
 func limitOf(segments []segmentInfo, i int) int64 {
-	if i+1 < len(segments) && segments[i+1].number == segments[i].number+1 {
-		if cut := int64(segments[i+1].cut); cut > 0 {
-			return min(cut, segments[i].size)
+	for j := i + 1; j < len(segments); j++ {
+		if segments[j].cut > 0 && segments[j].cutOf == segments[i].number {
+			return min(int64(segments[j].cut), segments[i].size)
 		}
 	}
 	return segments[i].size
@@ -89,15 +90,24 @@ type segment struct {
 	written int64 // zeros and records reach to here
 }
 
-// create claims a number: O_EXCL decides between two that want it.
+// create claims the number of h or the first free one above it: O_EXCL decides
+// between two that want it.
 func create(dir string, h segmentHeader, ahead int64, fault func(string) error) (*segment, error) {
 	if err := fault("create"); err != nil {
 		return nil, err
 	}
-	f, err := open(segmentPath(dir, h.number), os.O_RDWR|os.O_CREATE|os.O_EXCL)
-	if err != nil {
-		return nil, err
+	var f *os.File
+	for {
+		var err error
+		if f, err = open(segmentPath(dir, h.number), os.O_RDWR|os.O_CREATE|os.O_EXCL); err == nil {
+			break
+		}
+		if !errors.Is(err, os.ErrExist) {
+			return nil, err
+		}
+		h.number++
 	}
+	var err error
 	s := &segment{segmentHeader: h, f: f, fault: fault}
 	if err = s.writeAt(h.append(nil), 0); err == nil {
 		err = s.extend(headerSize + ahead)

@@ -44,6 +44,7 @@ type Writer struct {
 	pending []byte // copies of the records of seg that are not durable
 	err     error  // ErrBroken: for good
 	closing bool
+	owned   bool
 
 	durable  atomic.Uint64 // storage.Position
 	last     atomic.Uint64 // storage.Position behind the last record
@@ -69,9 +70,22 @@ const (
 	step  = 4 << 20
 )
 
-// Open claims a new segment under the next generation. What earlier owners
-// wrote is made durable first: a kill may have left it in the page cache.
+// Open is Claim and Own in one: for who is the owner already.
 func Open(opt Options) (*Writer, error) {
+	w, err := Claim(opt)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.Own(); err != nil {
+		return nil, errors.Join(err, w.Close())
+	}
+	return w, nil
+}
+
+// Claim makes a new segment under the next generation, which costs a sync or
+// two. It may be called before this process is the owner; nothing can be
+// appended before Own.
+func Claim(opt Options) (*Writer, error) {
 	if err := opt.complete(); err != nil {
 		return nil, err
 	}
@@ -84,54 +98,87 @@ func Open(opt Options) (*Writer, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := w.claim(segments); err != nil {
+		return nil, err
+	}
+	w.glance()
+	return w, nil
+}
+
+// claim takes the number and the generation behind the highest there are.
+func (w *Writer) claim(segments []segmentInfo) (err error) {
 	next := segmentHeader{generation: 1, number: 1}
 	for i := range segments {
-		s := &segments[i]
-		next.generation = max(next.generation, s.generation+1)
-		next.number = s.number + 1
-		if err := adopt(s, opt.Now().Unix()); err != nil {
-			return nil, err
-		}
+		next.generation = max(next.generation, segments[i].generation+1)
+		next.number = max(next.number, segments[i].number+1)
 	}
-	for {
-		w.seg, err = create(opt.Dir, next, min(ahead, opt.SegmentBytes), opt.fault)
-		if !errors.Is(err, os.ErrExist) {
-			break
-		}
-		next.number++
-	}
+	w.seg, err = create(w.opt.Dir, next, min(ahead, w.opt.SegmentBytes), w.opt.fault)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrNotWritable, opt.Dir, err)
+		return fmt.Errorf("%w: %s: %w", ErrNotWritable, w.opt.Dir, err)
 	}
-	w.end, w.first = headerSize, next.number
-	w.moved(storage.At(next.number, headerSize))
+	w.end, w.first = headerSize, w.seg.number
+	w.moved(storage.At(w.first, headerSize))
 	w.last.Store(w.durable.Load())
 	w.settled.Store(w.durable.Load())
-	w.makeRoom()
+	return nil
+}
+
+// Own begins to write, under the owner lock. Numbers that earlier owners took
+// since Claim move the claim behind them. What they wrote is made durable: a
+// kill may have left it in the page cache.
+func (w *Writer) Own() error {
+	segments, err := list(w.opt.Dir)
+	if err != nil {
+		return err
+	}
+	overtaken, found := false, false
+	for i := range segments {
+		s := &segments[i]
+		if s.number == w.first {
+			found = true
+			continue
+		}
+		overtaken = overtaken || s.number > w.first || s.generation >= w.seg.generation
+		if err := adopt(s, w.opt.Now().Unix()); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	overtaken = overtaken || !found // an owner between took it for left over
+	if overtaken {
+		unused := w.seg
+		if err := w.claim(segments); err != nil {
+			return err
+		}
+		if err := os.Remove(unused.f.Name()); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		_ = unused.f.Close()
+	}
+	w.owned = true
 	w.done.Go(w.commit)
 	w.done.Go(w.keep)
-	return w, nil
+	return nil
 }
 
 // adopt makes a segment of an earlier owner durable, or deletes it when it was
 // claimed and never used.
 func adopt(s *segmentInfo, now int64) error {
 	const recent = 3600 // older ones were written back by the kernel long ago
+	if now-s.mod > recent {
+		return nil
+	}
 	f, err := open(s.path, os.O_RDWR)
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // synced above
+	defer f.Close() //nolint:errcheck // synced below
 	head := make([]byte, recordHead)
-	if n, _ := f.ReadAt(head, headerSize); n == 0 || allZero(head[:n]) && s.size <= headerSize+ahead {
+	if n, _ := f.ReadAt(head, headerSize); s.cut == 0 && (n == 0 || allZero(head[:n]) && s.size <= headerSize+ahead) {
 		r := NewReader("", 0)
 		r.f, r.number, r.valid = f, s.number, s.size
 		if r.search(headerSize, s.size) < 0 {
 			return os.Remove(s.path)
 		}
-	}
-	if now-s.mod > recent {
-		return nil
 	}
 	return os.NewSyscallError("fdatasync", unix.Fdatasync(int(f.Fd())))
 }
@@ -286,7 +333,7 @@ func (w *Writer) commit() {
 func (w *Writer) rewrite(cut int64, cause error) {
 	w.metrics.failedSyncs.Inc()
 	w.log.Error("a sync failed: what was not durable is written again elsewhere", zap.Error(cause), zap.Uint32("segment", w.seg.number))
-	h := segmentHeader{generation: w.seg.generation, number: w.seg.number + 1, cut: uint32(cut)}
+	h := segmentHeader{generation: w.seg.generation, number: w.seg.number + 1, cut: uint32(cut), cutOf: w.seg.number}
 	next, err := create(w.opt.Dir, h, int64(len(w.pending)), w.opt.fault)
 	if err == nil {
 		if err = next.writeAt(w.pending, headerSize); err == nil {
@@ -380,13 +427,21 @@ func (w *Writer) Stats() Stats {
 	return s
 }
 
-// Close makes all durable and ends the Writer.
+// Close makes all durable and ends the Writer. A claim that never became
+// owner is given back.
 func (w *Writer) Close() error {
-	close(w.stop)
 	w.mu.Lock()
+	closed := w.closing
 	w.closing = true
 	w.changed.Broadcast()
 	w.mu.Unlock()
+	switch {
+	case closed:
+		return nil
+	case !w.owned:
+		return errors.Join(w.seg.f.Close(), os.Remove(w.seg.f.Name()))
+	}
+	close(w.stop)
 	w.done.Wait()
 	return errors.Join(w.err, w.seg.f.Close())
 }

@@ -53,11 +53,12 @@ func TestPlainRun(t *testing.T) {
 	}
 }
 
-// Connections drop with the process, so devices come back and send again what
-// was not answered; what was answered is one row.
-func TestKillsUnderLoad(t *testing.T) {
+// Without a keeper connections drop with the process: devices come back and
+// send again what was not answered; what was answered is one row.
+func TestKillsWithoutAKeeper(t *testing.T) {
 	t.Parallel()
-	d := newDaemon(t)
+	d := newDaemon(t, "--keeper", "off")
+	d.alone = true
 	d.start()
 	kills := 10
 	if soak() {
@@ -78,26 +79,6 @@ func TestKillsUnderLoad(t *testing.T) {
 }
 
 func pause(d time.Duration) { <-time.After(d) }
-
-func TestDeathAtEveryFailpoint(t *testing.T) {
-	t.Parallel()
-	for _, point := range []string{"accepted", "peeked", "framed", "appended", "released", "synced", "answered", "store.inserted", "store.committed"} {
-		t.Run(point, func(t *testing.T) {
-			t.Parallel()
-			d := newDaemon(t)
-			d.start()
-			f := fleet.New(fleet.Options{Addr: d.addr, Devices: 10, Rate: 20, Duration: 3 * time.Second, Torn: 0.3, Redial: 50 * time.Millisecond, Settle: 10 * time.Second})
-			wait := run(f)
-			for i := range 3 {
-				d.kill()
-				d.launch(fmt.Sprintf("GT06_FAILPOINT=%s:%d", point, 3+3*i))
-				d.eventually(10*time.Second, "the failpoint kills the server", d.ended)
-			}
-			d.start()
-			d.check(f, wait())
-		})
-	}
-}
 
 // fdatasync fails once: nobody is answered falsely, and what was answered is
 // there, in a segment written again.

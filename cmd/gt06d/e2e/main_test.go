@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -72,6 +73,9 @@ type daemon struct {
 	out  *output
 	done chan struct{} // closed when it ended
 	err  error         // how; to be read after done
+	keep *exec.Cmd     // its keeper, nil: none
+	// alone: no keeper of the test's; the server decides.
+	alone bool
 }
 
 func freeAddr(t *testing.T) string {
@@ -89,12 +93,23 @@ func newDaemon(t *testing.T, args ...string) *daemon {
 	d := &daemon{t: t, dir: t.TempDir(), addr: freeAddr(t), args: args, out: &output{}}
 	t.Cleanup(func() {
 		d.kill()
+		d.killKeeper()
 		if t.Failed() {
-			text := d.out.String()
-			t.Logf("the server said:\n%s", text[max(0, len(text)-6000):])
+			t.Logf("the server said:\n%s", d.said())
 		}
 	})
 	return d
+}
+
+// said is what the server logged last, without its greetings.
+func (d *daemon) said() string {
+	var lines []string
+	for line := range strings.Lines(d.out.String()) {
+		if strings.HasPrefix(line, "{") || strings.HasPrefix(line, "gt06d: ") || strings.HasPrefix(line, "hint: ") || strings.Contains(line, "panic") || strings.HasPrefix(line, "\t") || strings.HasPrefix(line, "goroutine") {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines[max(0, len(lines)-60):], "")
 }
 
 // start runs the server until it says ready.
@@ -112,9 +127,46 @@ func (d *daemon) ready() bool {
 	return d.status(&st) == nil && st.PID > 0
 }
 
+// startKeeper starts a keeper that starts nothing itself: the tests do.
+func (d *daemon) startKeeper() {
+	d.t.Helper()
+	d.keep = exec.CommandContext(context.Background(), filepath.Join(programs, "gt06d"), "keeper", "--data-dir", d.dir, "--log-level", "debug")
+	d.keep.Stdout, d.keep.Stderr = d.out, d.out
+	d.keep.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	if err := d.keep.Start(); err != nil {
+		d.t.Fatal(err)
+	}
+	path := d.runtimeFile("keeper.sock")
+	d.eventually(5*time.Second, "the keeper listens", func() bool { return isSocket(path) })
+}
+
+func isSocket(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.Mode()&os.ModeSocket != 0
+}
+
+func (d *daemon) runtimeFile(name string) string {
+	dir, err := control.RuntimeDir(d.dir)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return filepath.Join(dir, name)
+}
+
+func (d *daemon) killKeeper() {
+	if d.keep != nil {
+		_ = d.keep.Process.Kill()
+		_ = d.keep.Wait()
+		d.keep = nil
+	}
+}
+
 func (d *daemon) launch(env ...string) {
 	d.t.Helper()
-	args := append(append([]string{}, d.wrap...), filepath.Join(programs, "gt06d"), "--listen", d.addr, "--admin", "127.0.0.1:0", "--data-dir", d.dir)
+	if d.keep == nil && !d.alone {
+		d.startKeeper()
+	}
+	args := append(append([]string{}, d.wrap...), filepath.Join(programs, "gt06d"), "--listen", d.addr, "--admin", "127.0.0.1:0", "--data-dir", d.dir, "--log-level", "debug")
 	args = append(args, d.args...)
 	d.cmd = exec.CommandContext(context.Background(), args[0], args[1:]...)
 	d.cmd.Env = append(append(os.Environ(), d.env...), env...)
@@ -195,16 +247,24 @@ func (d *daemon) status(st *control.Status) error {
 
 func (d *daemon) eventually(most time.Duration, what string, ok func() bool) {
 	d.t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
+	if !d.eventuallyOr(most, ok) {
+		d.t.Fatalf("did not happen within %v: %s", most, what)
+	}
+}
+
+// eventuallyOr reports whether it happened.
+func (d *daemon) eventuallyOr(most time.Duration, ok func() bool) bool {
+	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	limit := time.After(most)
 	for !ok() {
 		select {
 		case <-tick.C:
 		case <-limit:
-			d.t.Fatalf("did not happen within %v: %s", most, what)
+			return false
 		}
 	}
+	return true
 }
 
 // drained waits until the log is in the database.

@@ -32,6 +32,8 @@ type Config struct {
 	Spool     Spool     `yaml:"spool"`
 	Retention Retention `yaml:"retention"`
 	Limits    Limits    `yaml:"limits"`
+	Upgrade   Upgrade   `yaml:"upgrade"`
+	Keeper    string    `yaml:"keeper"`
 	Log       Log       `yaml:"log"`
 
 	// Warnings are said once at start.
@@ -68,6 +70,12 @@ type Limits struct {
 	Frame          Duration `yaml:"frame_timeout"`
 	Idle           Duration `yaml:"idle_timeout"`
 	Write          Duration `yaml:"write_timeout"`
+}
+
+// Upgrade is how `gt06ctl upgrade` goes about it.
+type Upgrade struct {
+	Probation     Duration `yaml:"probation"`      // how long the new program is watched
+	RequireChange bool     `yaml:"require_change"` // only within an open change of gt06ctl ops
 }
 
 // Log is what is logged.
@@ -118,8 +126,8 @@ func (d *Duration) UnmarshalYAML(n *yaml.Node) error {
 
 // Flags are the settings the command line can give.
 type Flags struct {
-	set                                               *pflag.FlagSet
-	config, listen, admin, dataDir, store, dsn, level string
+	set                                                       *pflag.FlagSet
+	config, listen, admin, dataDir, store, dsn, level, keeper string
 }
 
 // Bind declares the flags.
@@ -131,6 +139,7 @@ func Bind(set *pflag.FlagSet) *Flags {
 	set.StringVar(&f.dataDir, "data-dir", control.DefaultDataDir(), "directory of the log and the SQLite database (GT06_DATA_DIR)")
 	set.StringVar(&f.store, "store", "sqlite", "sqlite or mariadb (GT06_STORE)")
 	set.StringVar(&f.dsn, "dsn", "", "MariaDB: user:password@tcp(host:port)/database or user@unix(/path)/database; better in GT06_DSN_FILE (GT06_DSN)")
+	set.StringVar(&f.keeper, "keeper", "auto", "auto: hold connections in a keeper process, over a crash and an upgrade; off: they end with the server (GT06_KEEPER)")
 	set.StringVar(&f.level, "log-level", "info", "debug, info, warn or error (GT06_LOG_LEVEL)")
 	return f
 }
@@ -140,7 +149,8 @@ func (f *Flags) Load(env func(string) string) (Config, error) {
 	c := Config{
 		Listen: f.set.Lookup("listen").DefValue, Admin: f.set.Lookup("admin").DefValue,
 		DataDir: f.set.Lookup("data-dir").DefValue, Kind: f.set.Lookup("store").DefValue,
-		Log: Log{Level: f.set.Lookup("log-level").DefValue},
+		Log: Log{Level: f.set.Lookup("log-level").DefValue}, Keeper: f.set.Lookup("keeper").DefValue,
+		Upgrade: Upgrade{Probation: Duration(5 * time.Second)},
 	}
 	path := f.pick("config", f.config, env("GT06_CONFIG"), "")
 	if path != "" {
@@ -152,6 +162,7 @@ func (f *Flags) Load(env func(string) string) (Config, error) {
 	c.Admin = f.pick("admin", f.admin, env("GT06_ADMIN"), c.Admin)
 	c.DataDir = f.pick("data-dir", f.dataDir, env("GT06_DATA_DIR"), c.DataDir)
 	c.Kind = f.pick("store", f.store, env("GT06_STORE"), c.Kind)
+	c.Keeper = f.pick("keeper", f.keeper, env("GT06_KEEPER"), c.Keeper)
 	c.Log.Level = f.pick("log-level", f.level, env("GT06_LOG_LEVEL"), c.Log.Level)
 	abs, err := filepath.Abs(c.DataDir)
 	if err != nil {
@@ -212,6 +223,9 @@ func exists(path string) bool {
 }
 
 func (c *Config) check() error {
+	if c.Keeper != "auto" && c.Keeper != "off" {
+		return fmt.Errorf("keeper is %q: it can be auto or off", c.Keeper)
+	}
 	switch c.Kind {
 	case "sqlite":
 	case "mariadb":

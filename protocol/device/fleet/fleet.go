@@ -97,6 +97,18 @@ func (f *Fleet) IMEIs() []string {
 	return list
 }
 
+// Commands returns how often each command arrived, by the server's flag; not
+// before Run came back.
+func (f *Fleet) Commands() map[uint32]int {
+	all := map[uint32]int{}
+	for _, l := range f.ledgers {
+		for flag, n := range l.Commands {
+			all[flag] += n
+		}
+	}
+	return all
+}
+
 // Progress returns the frames sent and answers received so far.
 func (f *Fleet) Progress() (sent, answered int64) { return f.sent.Load(), f.answered.Load() }
 
@@ -357,7 +369,9 @@ func (t *tracker) answer(b []byte, at time.Time) {
 		}
 	}
 	t.mu.Unlock()
-	t.f.answered.Add(1)
+	if b[3] != 0x80 {
+		t.f.answered.Add(1)
+	}
 	select {
 	case t.news <- struct{}{}:
 	default:

@@ -1,0 +1,341 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"go.uber.org/zap"
+
+	"gt06/cmd/internal/cli"
+	"gt06/protocol"
+	"gt06/server"
+	"gt06/server/admin"
+	"gt06/server/control"
+	"gt06/server/handover"
+)
+
+// running is what goes on while the server serves.
+type running struct {
+	*app
+	signals <-chan os.Signal
+	pending os.Signal // came during an upgrade
+	served  chan error
+	fatal   chan error
+	freeze  context.CancelFunc // ends the loops
+	quit    context.CancelFunc // ends everything else
+	wg      sync.WaitGroup
+}
+
+// run serves until a signal, a stop, an upgrade, or until the log breaks.
+func (a *app) run(signals <-chan os.Signal) error {
+	r := &running{app: a, signals: signals, served: make(chan error, 1), fatal: make(chan error, 1)}
+	ctx, quit := context.WithCancel(context.Background())
+	serving, freeze := context.WithCancel(ctx)
+	r.freeze, r.quit = freeze, quit
+	defer quit()
+	go func() { r.served <- a.server.Serve(serving, a.devices) }()
+	if err := r.announce(ctx); err != nil {
+		return errors.Join(err, r.end(server.CloseShutdown))
+	}
+	for {
+		select {
+		case sig := <-signals:
+			return r.stop(sig == syscall.SIGINT || sig == syscall.SIGTERM && stopJob(ctx), sig.String())
+		case <-a.stops:
+			return r.stop(true, "gt06ctl stop")
+		case req := <-a.requests:
+			if done, err := r.upgrade(ctx, req); done {
+				return err
+			}
+			if r.pending != nil {
+				return r.stop(r.pending == syscall.SIGINT || stopJob(ctx), r.pending.String())
+			}
+		case err := <-r.served:
+			r.served <- nil
+			return errors.Join(cli.Fail(cli.Internal, err, "look at the disk; the log says what failed"), r.end(server.CloseShutdown))
+		case err := <-r.fatal:
+			return errors.Join(err, r.end(server.CloseShutdown))
+		}
+	}
+}
+
+// announce says that this server serves, to everybody who must know, in the
+// order in which they need it.
+func (r *running) announce(ctx context.Context) error {
+	a := r.app
+	a.fail("new.serving")
+	if err := a.keep.serve(uint64(a.spool.First())<<32, a.devices); err != nil {
+		if a.succ != nil { // the old one still knows a keeper that works
+			return err
+		}
+		a.log.Error("no keeper: connections end with this process", zap.Error(err))
+	}
+	if err := a.owner.Serving(); err != nil {
+		return err
+	}
+	if a.succ != nil {
+		if err := a.succ.Serving(a.resumed.Connections-a.resumed.Dropped, a.resumed.Dropped, a.spool.Generation()); err != nil {
+			return fmt.Errorf("tell the old server: %w", err)
+		}
+	}
+	a.fail("new.served")
+	if err := os.Rename(a.pidFile, a.pidFile[:len(a.pidFile)-len(filepath.Ext(a.pidFile))]); err != nil {
+		a.log.Warn("the PID file", zap.Error(err))
+	}
+	if err := a.up.PassFD(handover.Devices, a.devices.FD()); err != nil {
+		return err
+	}
+	if err := a.up.Ready(); err != nil {
+		a.log.Warn("tell tableflip", zap.Error(err))
+	}
+	a.fail("new.ready")
+	if err := a.openControl(); err != nil {
+		return err
+	}
+	a.admin = admin.New(a, a.reg)
+	r.wg.Go(func() { _ = a.admin.Serve(a.adminLn) })
+	r.wg.Go(func() {
+		if err := a.storeRows(ctx); err != nil && ctx.Err() == nil {
+			r.fatal <- err
+		}
+	})
+	r.wg.Go(func() { a.settle(ctx) })
+	r.wg.Go(func() { a.proven(ctx) })
+	a.greet()
+	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+		a.log.Warn("tell systemd", zap.Error(err))
+	}
+	return nil
+}
+
+// proven tells the keeper how to start this program again, once it is past its
+// probation: before that the last good one is what must come back.
+func (a *app) proven(ctx context.Context) {
+	if a.succ != nil {
+		select {
+		case <-a.succ.Gone():
+		case <-ctx.Done():
+			return
+		}
+		a.fail("new.proven")
+	}
+	close(a.proved)
+	a.keep.command(a.up.Program())
+}
+
+func (a *app) openControl() error {
+	path, err := control.Path(a.cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	if a.control, err = control.Serve(path, a.handlers()); err != nil {
+		return notWritable(filepath.Dir(path), err)
+	}
+	return nil
+}
+
+// reopened gives the new socket of the device port to those who hold the old.
+func (a *app) reopened() {
+	if err := a.up.PassFD(handover.Devices, a.devices.FD()); err != nil {
+		a.log.Error("the device port cannot be passed to the next program", zap.Error(err))
+	}
+	a.keep.register(a.devices)
+}
+
+// greet names every address and path in use, what to try next, and that the
+// server is ready.
+func (a *app) greet() {
+	where := filepath.Join(a.cfg.DataDir, "gt06.db")
+	if a.cfg.Store.Kind == "mariadb" {
+		where = "mariadb (the password is not shown)"
+	}
+	path, _ := control.Path(a.cfg.DataDir)
+	dir := ""
+	if a.cfg.DataDir != control.DefaultDataDir() {
+		dir = " --data-dir " + a.cfg.DataDir
+	}
+	_, _ = fmt.Fprintf(a.stderr, `gt06d %s, generation %d
+devices   %s
+admin     http://%s/ (metrics, healthz, readyz, api)
+data      %s
+log       %s
+store     %s
+control   %s
+keeper    %s
+next      gt06ctl simulate --devices 20 --duration 10s%s
+          gt06ctl status%s
+ready
+`, cli.Version(), a.spool.Generation(), a.devices.Addr(), a.adminLn.Addr(), a.cfg.DataDir, filepath.Join(a.cfg.DataDir, "spool"), where, path, a.keep.line(), dir, dir)
+}
+
+// settle moves the settled mark once a second, and notes each minute how many
+// connections came.
+func (a *app) settle(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for n := 0; ; n++ {
+		if n%60 == 0 {
+			a.accepts.note(a.server.Accepted(), time.Now())
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			a.mark()
+		}
+	}
+}
+
+// mark moves the settled mark.
+func (a *app) mark() {
+	pos := a.server.Settled()
+	a.spool.SetSettled(position(pos))
+	a.keep.settled(pos)
+}
+
+// halt ends the loops behind a batch and lets the keeper know where that is.
+// Connections stay open. What it returns is the loops' error.
+func (r *running) halt() error {
+	r.phase.Store(phaseDraining)
+	r.freeze()
+	err := <-r.served
+	r.served <- nil
+	r.mark()
+	r.quit() // a commit under way is fenced by the next owner's epoch
+	return errors.Join(err, r.spool.Close())
+}
+
+// stop ends the server. Unless released, the keeper holds the connections for
+// the next one.
+func (r *running) stop(release bool, why string) error {
+	r.log.Info("stop", zap.String("because", why), zap.Bool("release", release))
+	err := r.halt()
+	reason := server.CloseShutdown
+	if release {
+		r.keep.release()
+		reason = server.CloseReleased
+	} else {
+		r.keep.leave()
+	}
+	return errors.Join(err, r.end(reason))
+}
+
+// end closes what this process alone holds. Connections that the keeper holds
+// are left open.
+func (r *running) end(why server.CloseReason) error {
+	r.freeze()
+	r.quit()
+	err := <-r.served
+	if why == server.CloseReleased || !r.keep.holds() {
+		r.server.Close(why)
+	}
+	errs := []error{err}
+	if r.admin != nil {
+		errs = append(errs, r.admin.Close())
+	}
+	if r.control != nil {
+		errs = append(errs, r.control.Remove())
+	}
+	r.wg.Wait()
+	return errors.Join(errs...)
+}
+
+// upgradeRequest is one `gt06ctl upgrade`.
+type upgradeRequest struct {
+	control.UpgradeArgs
+	progress func(string)
+	serving  func(control.Upgrade)
+	done     chan control.Upgrade
+	told     chan struct{} // closed when whoever asked has the result
+}
+
+// upgrade runs one. done: this process' part is over.
+func (r *running) upgrade(ctx context.Context, req upgradeRequest) (done bool, err error) {
+	if why := r.cannotUpgrade(); why != "" {
+		out := control.Upgrade{Result: control.Refused, Reason: why, From: r.self(), At: time.Now().UTC().Format(time.RFC3339)}
+		r.record(out)
+		req.done <- out
+		<-req.told
+		return false, nil
+	}
+	var schema int64
+	if store, _, _ := r.store.get(); store != nil {
+		schema = store.Version()
+	}
+	out := r.up.Run(ctx, req.Binary, &handover.Old{
+		Owner: r.owner, From: r.self(), Schema: schema, Probation: time.Duration(r.cfg.Upgrade.Probation), NoWait: req.NoWait,
+		Freeze: func() error {
+			err := r.halt()
+			r.control.Stop()
+			go func() { _ = r.admin.Shutdown(context.Background()) }()
+			return err
+		},
+		Serving: req.serving,
+		Abandon: func(ctx context.Context) {
+			_ = r.devices.Close()
+			_ = r.keep.close()
+			r.server.Abandon(ctx)
+		},
+		Progress: func(step string) {
+			r.log.Info("upgrade", zap.String("step", step))
+			req.progress(step)
+		},
+		Signals: r.signals, Interrupts: func(sig os.Signal) { r.pending = sig },
+	})
+	r.record(out)
+	req.done <- out
+	<-req.told
+	r.log.Info("upgrade", zap.String("result", out.Result), zap.String("reason", out.Reason), zap.Float64("stall_ms", out.StallMS))
+	switch out.Result {
+	case control.Refused:
+		return false, nil
+	case control.RolledBack:
+		_ = r.control.Close() // whoever asked has the answer
+		return true, r.up.Again(r.owner)
+	}
+	return true, r.control.Close()
+}
+
+// cannotUpgrade says why the connections could not be handed over.
+func (r *running) cannotUpgrade() string {
+	switch {
+	case !r.keep.holds():
+		return "no keeper holds the connections: they would be dropped; see gt06ctl status"
+	case r.cfg.Upgrade.RequireChange:
+		return "upgrade.require_change is set, and this version has no gt06ctl ops to open a change with; set it to false to upgrade without"
+	}
+	return ""
+}
+
+func (a *app) self() control.Program {
+	return control.Program{PID: os.Getpid(), Version: cli.Version(), Generation: a.spool.Generation()}
+}
+
+// send hands a command to a device.
+func (a *app) send(ctx context.Context, args control.SendArgs) error {
+	imei, err := protocol.ParseIMEI(args.IMEI)
+	if err != nil {
+		return cli.Fail(cli.Usage, err)
+	}
+	b, err := protocol.AppendCommand(nil, args.Flag, args.Command, false)
+	if err != nil {
+		return cli.Fail(cli.Usage, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	switch err := a.server.Send(ctx, imei, b); {
+	case errors.Is(err, server.ErrOffline):
+		return cli.Fail(cli.NoDevice, err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return cli.Fail(cli.Timeout, err)
+	default:
+		return err
+	}
+}
