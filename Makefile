@@ -33,7 +33,7 @@ race:
 	$(GO) test -race ./...
 
 e2e:
-	$(GO) test -v ./cmd/...
+	$(GO) test -v -parallel 8 ./cmd/gt06d/e2e
 
 FUZZTIME ?= 5m
 fuzz:
@@ -43,7 +43,7 @@ fuzz:
 
 # Long forms of the fault loops.
 soak:
-	GT06_SOAK=1 $(GO) test -v -timeout 80m ./cmd/gt06d/e2e ./storage/...
+	GT06_SOAK=1 $(GO) test -v -timeout 80m -parallel 6 ./cmd/gt06d/e2e ./storage/...
 
 bench:
 	$(GO) test -run xxx -bench . -benchmem ./...

@@ -61,6 +61,7 @@ type loop struct {
 	quit  bool
 
 	sessions atomic.Int64
+	turned   atomic.Int64  // milliseconds: when it last looked for events
 	inFlight atomic.Uint64 // log position of the oldest thing not settled; 0: none
 }
 
@@ -126,6 +127,7 @@ func (l *loop) run() {
 			return
 		}
 		l.now = l.s.clock()
+		l.turned.Store(l.now)
 		if l.collect(events[:max(n, 0)]) {
 			return
 		}

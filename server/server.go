@@ -222,6 +222,18 @@ func (s *Server) Abandon(ctx context.Context) {
 	}
 }
 
+// Alive says whether every loop turns: a watchdog is fed with it. A loop that
+// waits for the disk is alive for as long as devices wait for it.
+func (s *Server) Alive() bool {
+	const slack = 2 * period
+	for _, l := range s.loops {
+		if s.clock()-l.turned.Load() > (stall + slack).Milliseconds() {
+			return false
+		}
+	}
+	return true
+}
+
 // Watch switches the observer on; the function returned switches it off.
 func (s *Server) Watch() (off func()) {
 	s.watching.Add(1)

@@ -266,7 +266,7 @@ func (a *app) handleUpgrade(ctx context.Context, args json.RawMessage, send func
 	select {
 	case a.requests <- req:
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, nil // this server ends: whoever asked asks the next one
 	}
 	var out control.Upgrade
 	select {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -22,6 +21,7 @@ import (
 	"gt06/cmd/internal/config"
 	"gt06/protocol"
 	"gt06/server"
+	"gt06/server/admin"
 	"gt06/server/control"
 	"gt06/server/handover"
 	"gt06/storage"
@@ -52,7 +52,7 @@ type app struct {
 	pidFile string // written, not yet renamed
 
 	// What operators see.
-	admin   *http.Server
+	admin   *admin.Server
 	adminLn *net.TCPListener
 	control *control.Server
 	tails   tails
@@ -280,6 +280,8 @@ func (a *app) await(ctx context.Context) error {
 		return err
 	}
 	a.fail("new.free")
+	freed := time.Now()
+	defer func() { a.log.Debug("free", zap.Duration("await", time.Since(freed))) }()
 	if orphan {
 		a.log.Warn("the old server ended before it handed over: going on as after a crash")
 		err = a.own(ctx)
@@ -299,9 +301,12 @@ func (a *app) await(ctx context.Context) error {
 
 // takeOver goes on where the owner before ended.
 func (a *app) takeOver() error {
+	begin := time.Now()
 	if err := a.spool.Own(); err != nil {
 		return notWritable(a.cfg.DataDir, err)
 	}
+	a.log.Debug("own", zap.Duration("own", time.Since(begin)))
+	defer func() { a.log.Debug("own", zap.Duration("takeover", time.Since(begin)), zap.Any("r", a.resumed)) }()
 	var err error
 	a.resumed, err = a.server.Resume(a.spool.Generation(), func(each func(*server.Record)) error {
 		r := spool.NewReader(filepath.Join(a.cfg.DataDir, "spool"), position(a.keep.mark))

@@ -82,8 +82,11 @@ func (r *running) announce(ctx context.Context) error {
 	}
 	if a.succ != nil {
 		if err := a.succ.Serving(a.resumed.Connections-a.resumed.Dropped, a.resumed.Dropped, a.spool.Generation()); err != nil {
-			return fmt.Errorf("tell the old server: %w", err)
+			a.log.Warn("the old server ended while it handed over: going on without it", zap.Error(err))
 		}
+	}
+	if a.succ != nil {
+		r.wg.Go(func() { a.succ.Beat(ctx, a.server.Alive) })
 	}
 	a.fail("new.served")
 	if err := os.Rename(a.pidFile, a.pidFile[:len(a.pidFile)-len(filepath.Ext(a.pidFile))]); err != nil {
@@ -111,6 +114,9 @@ func (r *running) announce(ctx context.Context) error {
 	a.greet()
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		a.log.Warn("tell systemd", zap.Error(err))
+	}
+	if a.succ != nil {
+		time.AfterFunc(200*time.Millisecond, func() { a.fail("probation") })
 	}
 	return nil
 }
@@ -274,7 +280,11 @@ func (r *running) upgrade(ctx context.Context, req upgradeRequest) (done bool, e
 		Freeze: func() error {
 			err := r.halt()
 			r.control.Stop()
-			go func() { _ = r.admin.Shutdown(context.Background()) }()
+			r.wg.Go(func() {
+				ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+				defer cancel()
+				r.admin.Drain(ctx, r.adminLn)
+			})
 			return err
 		},
 		Serving: req.serving,
@@ -300,6 +310,7 @@ func (r *running) upgrade(ctx context.Context, req upgradeRequest) (done bool, e
 		_ = r.control.Close() // whoever asked has the answer
 		return true, r.up.Again(r.owner)
 	}
+	r.wg.Wait()
 	return true, r.control.Close()
 }
 

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -23,10 +24,33 @@ type Source interface {
 	Validate(context.Context) (control.Validation, error)
 }
 
+// Server is the HTTP server of the admin address.
+type Server struct {
+	http.Server
+	open atomic.Int64 // connections
+}
+
+// Drain answers who is connected and then ends, for a server whose successor
+// accepts from the same socket by now. http's own Shutdown hangs up on a
+// request that it has accepted and not yet read.
+func (s *Server) Drain(ctx context.Context, ln net.Listener) {
+	_ = ln.Close()
+	s.SetKeepAlivesEnabled(false)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for s.open.Load() > 0 {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
 // New returns the server of the admin address. Only GET is answered, and only
 // under the name of a loopback address: another host name is a page of
 // somebody else that asks through a browser.
-func New(src Source, reg *prometheus.Registry) *http.Server {
+func New(src Source, reg *prometheus.Registry) *Server {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { say(w, http.StatusOK, "ok\n") })
@@ -50,10 +74,21 @@ func New(src Source, reg *prometheus.Registry) *http.Server {
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		say(w, http.StatusOK, "gt06\n\n/metrics\n/healthz\n/readyz\n/api/status\n/api/devices\n/api/validate\n")
 	})
-	return &http.Server{
+	s := &Server{}
+	s.Server = http.Server{
 		Handler: local(mux), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
 		WriteTimeout: 60 * time.Second, IdleTimeout: 60 * time.Second, MaxHeaderBytes: 16 << 10,
+		ConnState: func(_ net.Conn, state http.ConnState) {
+			switch state {
+			case http.StateNew:
+				s.open.Add(1)
+			case http.StateClosed, http.StateHijacked:
+				s.open.Add(-1)
+			case http.StateActive, http.StateIdle:
+			}
+		},
 	}
+	return s
 }
 
 func local(next http.Handler) http.Handler {

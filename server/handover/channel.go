@@ -19,6 +19,7 @@ import (
 //	            {"version":1,"type":"refuse","reason":"…"}
 //	old → new   {"version":1,"type":"free"}
 //	new → old   {"version":1,"type":"serving","moved":9998,"dropped":0,"generation":9}
+//	            {"version":1,"type":"beat"}   all through the probation
 type message struct {
 	Version    int    `json:"version"`
 	Type       string `json:"type"`
@@ -38,6 +39,7 @@ const (
 	typeRefuse     = "refuse"
 	typeFree       = "free"
 	typeServing    = "serving"
+	typeBeat       = "beat"
 )
 
 var (
@@ -63,7 +65,7 @@ func (c channel) send(m message) error {
 		return err
 	}
 	for {
-		err := unix.Sendmsg(c.fd, b, nil, nil, unix.MSG_NOSIGNAL)
+		err := unix.Sendmsg(c.fd, b, nil, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
 		if !errors.Is(err, unix.EINTR) {
 			return os.NewSyscallError("sendmsg", err)
 		}

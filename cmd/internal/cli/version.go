@@ -5,23 +5,27 @@ import (
 	"runtime/debug"
 )
 
-// Version returns the version and commit the program was built from.
+// version is set by a release build (-ldflags -X).
+var version string
+
+// Version returns the version the program was released as, or the commit it was
+// built from.
 func Version() string {
+	if version != "" {
+		return version
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"
 	}
-	version, commit := info.Main.Version, ""
+	name := info.Main.Version
+	if name == "" || name == "(devel)" {
+		name = "devel"
+	}
 	for _, s := range info.Settings {
 		if s.Key == "vcs.revision" {
-			commit = s.Value[:min(len(s.Value), 12)]
+			return fmt.Sprintf("%s (%s)", name, s.Value[:min(len(s.Value), 12)])
 		}
 	}
-	if version == "" || version == "(devel)" {
-		version = "devel"
-	}
-	if commit == "" {
-		return version
-	}
-	return fmt.Sprintf("%s (%s)", version, commit)
+	return name
 }

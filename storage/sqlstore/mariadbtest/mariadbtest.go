@@ -75,6 +75,7 @@ func Start(t testing.TB) *Server {
 	}
 	s := &Server{Dir: dir, Socket: filepath.Join(dir, "s"), Port: freePort(t)}
 	install := exec.CommandContext(context.Background(), "mariadb-install-db", "--no-defaults", "--user=root", "--auth-root-authentication-method=normal", "--skip-test-db", "--datadir="+filepath.Join(dir, "data"))
+	install.Env = append(os.Environ(), "TMPDIR="+dir) // several at a time get in each other's way
 	if out, err := install.CombinedOutput(); err != nil {
 		t.Fatalf("mariadb-install-db: %v\n%s", err, out)
 	}

@@ -1,0 +1,2 @@
+-- +goose Up
+ALTER TABLE heartbeats ADD COLUMN next_version TEXT NULL;
