@@ -41,6 +41,25 @@ func (r *Registry) enter(s *Session) *Session {
 	return old
 }
 
+// adopt enters a connection of another process, which may come in any order:
+// the newest of two of a device is its current one.
+func (r *Registry) adopt(s *Session) {
+	if !s.state.has(stateVerified) {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old := r.byID[s.device.IMEI]
+	if old != nil && old.id > s.id {
+		return
+	}
+	r.byID[s.device.IMEI] = s
+	s.current.Store(true)
+	if old != nil {
+		old.current.Store(false)
+	}
+}
+
 // current returns the current connection of a device, or nil.
 func (r *Registry) current(imei protocol.IMEI) *Session {
 	r.mu.Lock()

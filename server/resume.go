@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -84,6 +83,7 @@ func (s *Server) Adopt(id uint64, fd int, blob []byte) error {
 	s.count.open.Add(1)
 	s.adopted[id] = c
 	c.home.add(c)
+	s.registry.adopt(c)
 	return nil
 }
 
@@ -93,7 +93,12 @@ func (s *Server) Amend(id uint64, blob []byte) error {
 	if c == nil {
 		return nil
 	}
-	return c.setBlob(blob)
+	s.registry.leave(c.device.IMEI, c)
+	if err := c.setBlob(blob); err != nil {
+		return err
+	}
+	s.registry.adopt(c)
+	return nil
 }
 
 // Forget lets an adopted connection go that its owner has closed.
@@ -107,6 +112,7 @@ func (s *Server) Forget(id uint64) {
 // let takes a session out of the loop and closes this process' descriptor;
 // the connection itself lives while others hold it.
 func (l *loop) let(s *Session) {
+	l.s.registry.leave(s.device.IMEI, s)
 	l.s.count.open.Add(-1)
 	l.sessions.Add(-1)
 	l.slots[s.slot] = nil
@@ -184,16 +190,6 @@ func (s *Server) Resume(generation uint64, records func(each func(*Record)) erro
 			c.home.drop(c, CloseContradiction)
 			delete(s.adopted, id)
 		}
-	}
-	ids := make([]uint64, 0, len(s.adopted))
-	for id, c := range s.adopted {
-		if c.state.has(stateVerified) {
-			ids = append(ids, id)
-		}
-	}
-	slices.Sort(ids) // the newest of two connections of a device is its current one
-	for _, id := range ids {
-		s.registry.enter(s.adopted[id])
 	}
 	s.adopted = nil
 	for _, l := range s.loops {

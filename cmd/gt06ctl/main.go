@@ -51,7 +51,7 @@ directory. Every command takes --json.
 	}
 	dir := os.Getenv("GT06_DATA_DIR")
 	if dir == "" {
-		dir = control.DefaultDataDir()
+		dir = defaultDataDir()
 	}
 	root.PersistentFlags().StringVar(&t.dataDir, "data-dir", dir, "data directory of the server (GT06_DATA_DIR)")
 	root.PersistentFlags().StringVar(&t.socket, "socket", "", "control socket of the server, instead of --data-dir")
@@ -76,6 +76,19 @@ directory. Every command takes --json.
 		c.Long += "\n\n" + cli.Table
 	}
 	return root
+}
+
+// defaultDataDir is the server's default, or that of the package where only
+// that exists.
+func defaultDataDir() string {
+	const packaged = "/var/lib/gt06"
+	dir := control.DefaultDataDir()
+	if _, err := os.Stat(dir); err != nil {
+		if _, err := os.Stat(packaged); err == nil {
+			return packaged
+		}
+	}
+	return dir
 }
 
 // client returns the way to the server.

@@ -280,8 +280,6 @@ func (a *app) await(ctx context.Context) error {
 		return err
 	}
 	a.fail("new.free")
-	freed := time.Now()
-	defer func() { a.log.Debug("free", zap.Duration("await", time.Since(freed))) }()
 	if orphan {
 		a.log.Warn("the old server ended before it handed over: going on as after a crash")
 		err = a.own(ctx)
@@ -301,12 +299,9 @@ func (a *app) await(ctx context.Context) error {
 
 // takeOver goes on where the owner before ended.
 func (a *app) takeOver() error {
-	begin := time.Now()
 	if err := a.spool.Own(); err != nil {
 		return notWritable(a.cfg.DataDir, err)
 	}
-	a.log.Debug("own", zap.Duration("own", time.Since(begin)))
-	defer func() { a.log.Debug("own", zap.Duration("takeover", time.Since(begin)), zap.Any("r", a.resumed)) }()
 	var err error
 	a.resumed, err = a.server.Resume(a.spool.Generation(), func(each func(*server.Record)) error {
 		r := spool.NewReader(filepath.Join(a.cfg.DataDir, "spool"), position(a.keep.mark))
@@ -323,8 +318,15 @@ func (a *app) takeOver() error {
 			each((*server.Record)(&rec))
 		}
 	})
+	if err != nil {
+		return err
+	}
 	a.fail("new.resumed")
-	return err
+	if r := a.resumed; r.Connections > 0 {
+		a.log.Info("connections taken over", zap.Int("connections", r.Connections), zap.Int("placed", r.Placed), zap.Uint64("input_discarded", r.Discarded),
+			zap.Uint64("answers_sent", r.Resent), zap.Int("dropped", r.Dropped), zap.Duration("took", r.Took))
+	}
+	return nil
 }
 
 func inUse(flag, addr string, err error) error {

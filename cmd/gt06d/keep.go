@@ -73,10 +73,18 @@ func runKeeper(ctx context.Context, cfg config.Config, spawned bool) error {
 		return notWritable(cfg.DataDir, err)
 	}
 	raiseDescriptors()
+	var fed time.Time
+	every := watchdog()
 	err = keeper.Run(ctx, keeper.Options{
 		Path: path, Supervise: spawned,
 		Log:   func(format string, args ...any) { log.Info("keeper: " + fmt.Sprintf(format, args...)) },
 		Ready: func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyReady) },
+		Beat: func() {
+			if every > 0 && time.Since(fed) > every {
+				fed = time.Now()
+				_, _ = daemon.SdNotify(false, daemon.SdNotifyWatchdog)
+			}
+		},
 	})
 	if errors.Is(err, keeper.ErrRunning) {
 		return cli.Fail(cli.Busy, err, "one keeper is enough for a data directory")

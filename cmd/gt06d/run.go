@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -111,6 +112,9 @@ func (r *running) announce(ctx context.Context) error {
 	})
 	r.wg.Go(func() { a.settle(ctx) })
 	r.wg.Go(func() { a.proven(ctx) })
+	if every := watchdog(); every > 0 {
+		r.wg.Go(func() { a.feed(ctx, every) })
+	}
 	a.greet()
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		a.log.Warn("tell systemd", zap.Error(err))
@@ -119,6 +123,33 @@ func (r *running) announce(ctx context.Context) error {
 		time.AfterFunc(200*time.Millisecond, func() { a.fail("probation") })
 	}
 	return nil
+}
+
+// watchdog returns how often systemd wants to hear that this process lives, 0:
+// it does not ask. WATCHDOG_PID is not looked at: after an upgrade it names the
+// process before.
+func watchdog() time.Duration {
+	usec, err := strconv.ParseInt(os.Getenv("WATCHDOG_USEC"), 10, 64)
+	if err != nil || !systemd() {
+		return 0
+	}
+	return time.Duration(usec) * time.Microsecond / 3
+}
+
+// feed tells systemd that the loops turn.
+func (a *app) feed(ctx context.Context, every time.Duration) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		if a.server.Alive() {
+			_, _ = daemon.SdNotify(false, daemon.SdNotifyWatchdog)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // proven tells the keeper how to start this program again, once it is past its

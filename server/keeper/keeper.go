@@ -19,6 +19,7 @@ type Options struct {
 	Supervise bool
 	Log       func(format string, args ...any)
 	Ready     func() // the socket listens
+	Beat      func() // called several times a second while the keeper lives
 }
 
 // held is one descriptor and what belongs to it.
@@ -124,6 +125,9 @@ func Run(ctx context.Context, opt Options) error {
 		}
 		k.serve()
 		k.bury()
+		if opt.Beat != nil {
+			opt.Beat()
+		}
 		if ctx.Err() != nil {
 			// Who serves has its own descriptors and registers with the next
 			// keeper; without a server nobody needs what is here.

@@ -8,6 +8,8 @@ import (
 	"math"
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"gt06/storage"
 )
 
@@ -24,12 +26,17 @@ type Reader struct {
 	valid   int64  // how far f is valid
 	buf     []byte // bytes of f from bufAt
 	bufAt   int64
+	window  int
 	models  map[string]string
 	skipped int64
 }
 
-// window is how much a reader takes from the file at a time.
-const window = 1 << 20
+// window is how much a reader takes from the file at a time, and first how much
+// of a segment it takes first: who looks at the end of a log finds little.
+const (
+	window = 1 << 20
+	first  = 64 << 10
+)
 
 // NewReader begins at a position that a Writer or Reader returned, or at 0 for
 // the oldest record. The segment of the position may be gone: then it begins
@@ -125,7 +132,7 @@ func (r *Reader) enter(limit storage.Position) error {
 		if s.number == limit.Segment() {
 			r.valid = math.MaxInt64 // it grows; the limit ends it
 		}
-		r.buf, r.bufAt = r.buf[:0], 0
+		r.buf, r.bufAt, r.window = r.buf[:0], 0, first
 		return nil
 	}
 	r.pos = limit
@@ -143,7 +150,8 @@ func (r *Reader) bytes(at int64, n int, end int64) ([]byte, error) {
 	if off := at - r.bufAt; off >= 0 && off+int64(n) <= int64(len(r.buf)) {
 		return r.buf[off:min(int64(len(r.buf)), max(off, end-r.bufAt))], nil
 	}
-	want := max(n, window)
+	want := max(n, r.window)
+	r.window = min(2*max(want, first), window)
 	if cap(r.buf) < want {
 		r.buf = make([]byte, want)
 	}
@@ -214,6 +222,9 @@ func (r *Reader) search(at, end int64) int64 {
 	mark := le.AppendUint32(nil, recordMagic)
 	var rec storage.Record
 	for {
+		if at = r.data(at); at < 0 || at >= end {
+			return -1
+		}
 		b, err := r.bytes(at, window, end)
 		if err != nil || len(b) < recordHead {
 			return -1
@@ -236,6 +247,19 @@ func (r *Reader) search(at, end int64) int64 {
 		}
 		at++
 	}
+}
+
+// data returns where from at on the file has data: what is reserved and was
+// never written need not be read. -1: there is none.
+func (r *Reader) data(at int64) int64 {
+	next, err := unix.Seek(int(r.f.Fd()), at, unix.SEEK_DATA)
+	switch {
+	case err == nil:
+		return max(next, at)
+	case errors.Is(err, unix.ENXIO):
+		return -1
+	}
+	return at // a file system that does not say
 }
 
 func allZero(b []byte) bool {

@@ -63,11 +63,13 @@ type Writer struct {
 	done    sync.WaitGroup
 }
 
-// ahead is how far zeros are written before records, and step how much at a
-// time.
+// opening is how many zeros a segment begins with, ahead how much is reserved
+// before records, and step how much at a time. The zeros of an opening are
+// written for good: they are in the way of who takes over, so they are few.
 const (
-	ahead = 1 << 20
-	step  = 4 << 20
+	opening = 256 << 10
+	ahead   = 1 << 20
+	step    = 4 << 20
 )
 
 // Open is Claim and Own in one: for who is the owner already.
@@ -112,7 +114,7 @@ func (w *Writer) claim(segments []segmentInfo) (err error) {
 		next.generation = max(next.generation, segments[i].generation+1)
 		next.number = max(next.number, segments[i].number+1)
 	}
-	w.seg, err = create(w.opt.Dir, next, min(ahead, w.opt.SegmentBytes), w.opt.fault)
+	w.seg, err = create(w.opt.Dir, next, min(opening, w.opt.SegmentBytes), w.opt.fault)
 	if err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrNotWritable, w.opt.Dir, err)
 	}
@@ -285,7 +287,7 @@ func (w *Writer) rotate() error {
 		return w.err // somebody else was here meanwhile
 	}
 	h := segmentHeader{generation: w.seg.generation, number: number + 1}
-	next, err := create(w.opt.Dir, h, min(ahead, w.opt.SegmentBytes), w.opt.fault)
+	next, err := create(w.opt.Dir, h, min(opening, w.opt.SegmentBytes), w.opt.fault)
 	if err != nil {
 		w.setFull(fmt.Errorf("%w: new segment: %w", ErrFull, err))
 		return w.Room()
