@@ -246,7 +246,10 @@ func (r *running) halt() error {
 	r.served <- nil
 	r.mark()
 	r.quit() // a commit under way is fenced by the next owner's epoch
-	return errors.Join(err, r.spool.Close())
+	// Everything is durable: what is left of the log's goroutines need not be
+	// waited for.
+	r.wg.Go(func() { _ = r.spool.Close() })
+	return err
 }
 
 // stop ends the server. Unless released, the keeper holds the connections for

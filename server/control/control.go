@@ -96,9 +96,10 @@ type Upgrade struct {
 	Reason  string  `json:"reason"`
 	From    Program `json:"from"`
 	To      Program `json:"to"`
-	Moved   int     `json:"moved"`   // connections
-	Dropped int     `json:"dropped"` // of them, because kernel and log contradict each other
-	StallMS float64 `json:"stall_ms"`
+	Moved   int     `json:"moved"`    // connections
+	Dropped int     `json:"dropped"`  // of them, because kernel and log contradict each other
+	StallMS float64 `json:"stall_ms"` // from the last batch of the old one until the new one served
+	FreeMS  float64 `json:"free_ms"`  // of it, without an owner
 	TotalMS float64 `json:"total_ms"`
 	At      string  `json:"at"` // RFC 3339
 }

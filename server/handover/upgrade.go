@@ -182,6 +182,7 @@ type attempt struct {
 	words   chan message // what the new process says
 	pidfd   int
 	frozen  time.Time
+	freed   time.Time
 	decided bool
 }
 
@@ -281,6 +282,7 @@ func (a *attempt) run(program string) control.Upgrade {
 		return a.rollBack(fmt.Errorf("let the owner lock go: %w", err))
 	}
 	a.u.failAt("old.unlocked")
+	a.freed = time.Now()
 	if err := a.ch.send(message{Type: typeFree}); err != nil {
 		return a.rollBack(fmt.Errorf("tell the new program: %w", err))
 	}
@@ -438,7 +440,7 @@ func (a *attempt) serving() error {
 				return fmt.Errorf("the new program does not serve: %s", m.Reason)
 			}
 			a.out.Moved, a.out.Dropped, a.out.To.Generation = m.Moved, m.Dropped, m.Generation
-			a.out.StallMS = ms(time.Since(a.frozen))
+			a.out.StallMS, a.out.FreeMS = ms(time.Since(a.frozen)), ms(time.Since(a.freed))
 			return nil
 		case err := <-a.ended:
 			if err != nil {

@@ -30,6 +30,7 @@ type Options struct {
 	First    int           // number of the first device
 	Seed     uint64
 	Redial   time.Duration // pause before a device connects again [200 ms]
+	Trace    bool          // keep every answer for Trace
 	NoWait   bool          // do not wait for the answer to the login before sending on
 }
 
@@ -63,7 +64,18 @@ type Fleet struct {
 	refused    atomic.Int64
 	mu         sync.Mutex
 	times      []float32 // milliseconds
+	trace      []Answer
 }
+
+// Answer is one answer as a device saw it.
+type Answer struct {
+	At   time.Time // it came
+	Took float32   // milliseconds since its frame was sent
+}
+
+// Trace returns all answers when Options.Trace is set; not before Run came
+// back.
+func (f *Fleet) Trace() []Answer { return f.trace }
 
 // New prepares a fleet.
 func New(opt Options) *Fleet {
@@ -157,6 +169,7 @@ type tracker struct {
 	rand   *rand.Rand
 	mu     sync.Mutex
 	times  []float32
+	trace  []Answer
 	login  bool
 	gone   chan struct{} // the connection ended
 	news   chan struct{} // an answer came
@@ -190,6 +203,7 @@ func (f *Fleet) drive(ctx context.Context, i int, start, end time.Time) {
 	}
 	f.mu.Lock()
 	f.times = append(f.times, t.times...)
+	f.trace = append(f.trace, t.trace...)
 	f.mu.Unlock()
 }
 
@@ -364,6 +378,9 @@ func (t *tracker) answer(b []byte, at time.Time) {
 	if ok {
 		delete(t.built, n)
 		t.times = append(t.times, float32(took.Seconds()*1000))
+		if t.f.opt.Trace {
+			t.trace = append(t.trace, Answer{at, float32(took.Seconds() * 1000)})
+		}
 		if b[3] == device.Login.Type() {
 			t.login = true
 		}
