@@ -109,7 +109,7 @@ func (r *Reader) Next(limit storage.Position, rec *storage.Record) (storage.Posi
 
 // enter opens the segment of the position, or the next there is.
 func (r *Reader) enter(limit storage.Position) error {
-	segments, err := list(r.dir)
+	segments, err := list(r.dir, r.pos.Segment())
 	if err != nil {
 		return err
 	}
@@ -225,13 +225,13 @@ func (r *Reader) search(at, end int64) int64 {
 		if at = r.data(at); at < 0 || at >= end {
 			return -1
 		}
-		b, err := r.bytes(at, window, end)
+		b, err := r.bytes(at, first, end)
 		if err != nil || len(b) < recordHead {
 			return -1
 		}
 		i := bytes.Index(b, mark)
 		if i < 0 {
-			if len(b) < window {
+			if len(b) < first {
 				return -1
 			}
 			at += int64(len(b) - len(mark) + 1)

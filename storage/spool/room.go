@@ -92,7 +92,7 @@ func extendFile(f *os.File, from, to int64) error {
 
 // makeRoom drops segments that may go and decides whether more may come.
 func (w *Writer) makeRoom() {
-	segments, err := list(w.opt.Dir)
+	segments, err := list(w.opt.Dir, 0)
 	if err != nil {
 		w.log.Error("look at the log", zap.Error(err))
 		return
@@ -139,7 +139,7 @@ func sum(segments []segmentInfo) (total int64) {
 
 // glance judges the room without making any: who only claims is not the owner.
 func (w *Writer) glance() {
-	segments, err := list(w.opt.Dir)
+	segments, err := list(w.opt.Dir, 0)
 	_, free, err2 := space(w.opt.Dir)
 	if err == nil && err2 == nil {
 		w.bytes.Store(sum(segments))

@@ -25,9 +25,9 @@ func segmentPath(dir string, number uint32) string {
 	return filepath.Join(dir, fmt.Sprintf("%010d.seg", number))
 }
 
-// list returns the segments of a directory by number. Files that are no
-// segments are left alone; one of another version is ErrVersion.
-func list(dir string) ([]segmentInfo, error) {
+// list returns the segments of a directory from a number on, by number. Files
+// that are no segments are left alone; one of another version is ErrVersion.
+func list(dir string, from uint32) ([]segmentInfo, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
@@ -36,7 +36,7 @@ func list(dir string) ([]segmentInfo, error) {
 	for _, e := range entries {
 		name, ok := strings.CutSuffix(e.Name(), ".seg")
 		number, err := strconv.ParseUint(name, 10, 32)
-		if !ok || err != nil {
+		if !ok || err != nil || uint32(number) < from {
 			continue
 		}
 		s := segmentInfo{path: filepath.Join(dir, e.Name())}

@@ -175,7 +175,7 @@ func TestEveryFlippedByteCostsAtMostItsRecord(t *testing.T) {
 			t.Fatal(err)
 		}
 		if at >= 6 && at < 8 {
-			if _, err := list(dir); !errors.Is(err, ErrVersion) {
+			if _, err := list(dir, 0); !errors.Is(err, ErrVersion) {
 				t.Fatalf("byte %d of the version: %v", at, err)
 			}
 			continue

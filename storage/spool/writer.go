@@ -32,9 +32,10 @@ type Options struct {
 // Writer appends to the log and makes it durable. It may be used by many
 // goroutines.
 type Writer struct {
-	opt   Options
-	log   *zap.Logger
-	first uint32
+	opt    Options
+	log    *zap.Logger
+	first  uint32
+	sealed uint32 // segments below were durable at Claim
 
 	mu      sync.Mutex
 	changed sync.Cond // durable, seg or err moved, or time passed
@@ -78,6 +79,7 @@ func Open(opt Options) (*Writer, error) {
 	if err != nil {
 		return nil, err
 	}
+	w.sealed = 0 // nobody waits: tidy up, too
 	if err := w.Own(); err != nil {
 		return nil, errors.Join(err, w.Close())
 	}
@@ -96,9 +98,17 @@ func Claim(opt Options) (*Writer, error) {
 	if err := w.metrics.register(w, opt.Registerer); err != nil {
 		return nil, err
 	}
-	segments, err := list(opt.Dir)
+	segments, err := list(opt.Dir, 0)
 	if err != nil {
 		return nil, err
+	}
+	// What nobody writes to any more can be made durable now: it need not be
+	// waited for when a server before this one lets go.
+	for i := range max(0, len(segments)-1) {
+		if err := settle(&segments[i], opt.Now().Unix()); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+		w.sealed = segments[i+1].number
 	}
 	if err := w.claim(segments); err != nil {
 		return nil, err
@@ -129,7 +139,7 @@ func (w *Writer) claim(segments []segmentInfo) (err error) {
 // since Claim move the claim behind them. What they wrote is made durable: a
 // kill may have left it in the page cache.
 func (w *Writer) Own() error {
-	segments, err := list(w.opt.Dir)
+	segments, err := list(w.opt.Dir, w.sealed)
 	if err != nil {
 		return err
 	}
@@ -165,10 +175,6 @@ func (w *Writer) Own() error {
 // adopt makes a segment of an earlier owner durable, or deletes it when it was
 // claimed and never used.
 func adopt(s *segmentInfo, now int64) error {
-	const recent = 3600 // older ones were written back by the kernel long ago
-	if now-s.mod > recent {
-		return nil
-	}
 	f, err := open(s.path, os.O_RDWR)
 	if err != nil {
 		return err
@@ -182,6 +188,20 @@ func adopt(s *segmentInfo, now int64) error {
 			return os.Remove(s.path)
 		}
 	}
+	return settle(s, now)
+}
+
+// settle makes a segment durable. The kernel wrote those of long ago back.
+func settle(s *segmentInfo, now int64) error {
+	const recent = 3600
+	if now-s.mod > recent {
+		return nil
+	}
+	f, err := open(s.path, os.O_RDWR)
+	if err != nil {
+		return err
+	}
+	defer f.Close() //nolint:errcheck // synced below
 	return os.NewSyscallError("fdatasync", unix.Fdatasync(int(f.Fd())))
 }
 
