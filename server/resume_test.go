@@ -2,7 +2,10 @@ package server
 
 import (
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +27,28 @@ func TestBlob(t *testing.T) {
 	} {
 		if err := got.setBlob(bad); err == nil {
 			t.Errorf("%s is taken", name)
+		}
+	}
+}
+
+// What a keeper holds may be of any released version.
+func TestReleasedBlobs(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("../testdata/released/*/blob.hex")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no blobs of released versions, %v", err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var s Session
+		if err := s.setBlob(unhex(t, strings.TrimSpace(string(text)))); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		if s.device.IMEI.String() != "490154203237518" || s.device.UTCOffset != 19800 || s.device.Model != "NT20" || s.peer.String() != "192.0.2.7:4711" || !s.state.has(stateVerified) {
+			t.Errorf("%s: got %+v from %v", file, s.device, s.peer)
 		}
 	}
 }

@@ -68,15 +68,14 @@ type segmentHeader struct {
 	cutOf      uint32
 }
 
-func (h segmentHeader) append(b []byte) []byte {
-	start := len(b)
-	b = append(b, segmentMagic...)
+func (h segmentHeader) bytes() []byte {
+	b := []byte(segmentMagic)
 	b = le.AppendUint16(b, version)
 	b = le.AppendUint64(b, h.generation)
 	b = le.AppendUint32(b, h.number)
 	b = le.AppendUint32(b, h.cut)
 	b = le.AppendUint32(b, h.cutOf)
-	return le.AppendUint32(b, crc32.Checksum(b[start:], castagnoli))
+	return le.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
 
 func parseHeader(b []byte) (h segmentHeader, err error) {

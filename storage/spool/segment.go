@@ -109,7 +109,7 @@ func create(dir string, h segmentHeader, ahead int64, fault func(string) error) 
 	}
 	var err error
 	s := &segment{segmentHeader: h, f: f, fault: fault}
-	if err = s.writeAt(h.append(nil), 0); err == nil {
+	if err = s.writeAt(h.bytes(), 0); err == nil {
 		err = s.extend(headerSize + ahead)
 	}
 	if err == nil {

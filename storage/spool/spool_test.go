@@ -247,7 +247,7 @@ func TestHoleInTheMiddleIsPassedOver(t *testing.T) {
 func TestNewerVersionIsRefused(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	h := segmentHeader{generation: 1, number: 1}.append(nil)
+	h := segmentHeader{generation: 1, number: 1}.bytes()
 	binary.LittleEndian.PutUint16(h[6:], version+1)
 	if err := os.WriteFile(segmentPath(dir, 1), h, 0o600); err != nil {
 		t.Fatal(err)
@@ -507,7 +507,7 @@ func TestNoAllocationPerRecord(t *testing.T) {
 // FuzzRecover: whatever stands in a segment, reading it ends and what is read
 // proves itself.
 func FuzzRecover(f *testing.F) {
-	seed := segmentHeader{generation: 1, number: 1}.append(nil)
+	seed := segmentHeader{generation: 1, number: 1}.bytes()
 	for n := range 5 {
 		seed = appendRecord(seed, record(n))
 	}

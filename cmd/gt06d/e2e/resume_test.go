@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"sync"
@@ -14,6 +16,7 @@ import (
 	"gt06/protocol/device"
 	"gt06/protocol/device/fleet"
 	"gt06/server/control"
+	"gt06/storage/sqlstore/mariadbtest"
 )
 
 // nobodyNoticed asks the ledger of a fleet whether its devices saw anything.
@@ -492,5 +495,86 @@ func TestKernelThatCannotBeTrusted(t *testing.T) {
 	if res.Lost != 0 || res.Reconnects < 10 {
 		t.Errorf("%+v", res)
 	}
+	d.check(f, res)
+}
+
+// A frame of every kind, cut at every byte, its halves on both sides of a kill.
+func TestEveryCutAcrossAKill(t *testing.T) {
+	t.Parallel()
+	d := newDaemon(t)
+	d.start()
+	type half struct {
+		c          net.Conn
+		rest, want []byte
+		kind       device.Kind
+		at         int
+	}
+	var list []half
+	for kind := device.Login; kind <= device.TimeRequest; kind++ {
+		for at := range device.Build(kind, 1, 1, time.Now()).Bytes {
+			c, err := net.Dial("tcp", d.addr) //nolint:noctx // loopback
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close() //nolint:errcheck // a test's own
+			n := 2000 + len(list)
+			if _, err := c.Write(device.Build(device.Login, n, 0, time.Now()).Bytes); err != nil {
+				t.Fatal(err)
+			}
+			_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+			if _, err := io.ReadFull(c, make([]byte, 10)); err != nil {
+				t.Fatal(err)
+			}
+			f := device.Build(kind, n, 1, time.Now()).Bytes
+			var m protocol.Message
+			new(protocol.Decoder).Decode(&m, f, protocol.Session{})
+			if _, err := c.Write(f[:at]); err != nil {
+				t.Fatal(err)
+			}
+			list = append(list, half{c, f[at:], protocol.AppendAnswer(nil, &m, f, time.Now()), kind, at})
+		}
+	}
+	d.kill()
+	d.start()
+	for _, h := range list {
+		if _, err := h.c.Write(h.rest); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, h := range list {
+		got := make([]byte, len(h.want))
+		if _, err := io.ReadFull(h.c, got); err != nil || h.kind != device.TimeRequest && !bytes.Equal(got, h.want) {
+			t.Errorf("kind %d cut at %d: %x, %v, want %x", h.kind, h.at, got, err, h.want)
+		}
+	}
+}
+
+// The database dies, hangs and comes back while programs are replaced.
+func TestUpgradesWhileTheDatabaseDies(t *testing.T) {
+	t.Parallel()
+	db := mariadbtest.Start(t)
+	d := newDaemon(t, append(probation(t, 300*time.Millisecond), "--store", "mariadb", "--dsn", db.Schema(t))...)
+	d.start()
+	d.drained()
+	f, wait := d.loaded(fleet.Options{Devices: 50, Rate: 10, Duration: 10 * time.Second})
+	upgrade := func() {
+		if u, code := d.upgrade(); code != 0 {
+			t.Errorf("exit code %d, %+v", code, u)
+		}
+	}
+	db.Kill()
+	upgrade()
+	d.kill()
+	d.start()
+	db.Restart(t)
+	upgrade()
+	_ = db.Process().Signal(syscall.SIGSTOP)
+	upgrade()
+	d.kill()
+	d.start()
+	_ = db.Process().Signal(syscall.SIGCONT)
+	upgrade()
+	res := wait()
+	nobodyNoticed(t, &res, 0)
 	d.check(f, res)
 }
