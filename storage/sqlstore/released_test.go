@@ -39,7 +39,7 @@ func TestReleasedSchemasAreOpened(t *testing.T) {
 				t.Fatal(err)
 			}
 			db := open()
-			for _, statement := range strings.SplitSeq(string(text), ";\n\n") {
+			for statement := range strings.SplitSeq(string(text), ";\n\n") {
 				if strings.TrimSpace(statement) != "" {
 					db.MustExec(statement)
 				}
