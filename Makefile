@@ -43,7 +43,7 @@ fuzz:
 
 # Long forms of the fault loops.
 soak:
-	GT06_SOAK=1 $(GO) test -v -timeout 80m -parallel 6 ./cmd/gt06d/e2e ./storage/...
+	.ci/test soak
 
 bench:
 	$(GO) test -run xxx -bench . -benchmem ./...

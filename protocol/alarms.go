@@ -12,6 +12,7 @@ const (
 	AlarmTow           Alarm = "tow"
 	AlarmLowBattery    Alarm = "lowBattery"
 	AlarmLowPower      Alarm = "lowPower"
+	AlarmPowerOn       Alarm = "powerOn"
 	AlarmPowerOff      Alarm = "powerOff"
 	AlarmTampering     Alarm = "tampering"
 	AlarmDoor          Alarm = "door"

@@ -19,7 +19,11 @@ func AppendAnswer(dst []byte, m *Message, frame []byte, now time.Time) []byte {
 	}
 	switch find(m.Extended, m.Type, length, anyModel).answer {
 	case answerSame:
-		return AppendFrame(dst, m.Type, nil, serialOf(frame))
+		serial := serialOf(frame)
+		if at := m.echo; at > 0 && at+2 <= len(frame) {
+			serial = binary.BigEndian.Uint16(frame[at:])
+		}
+		return AppendFrame(dst, m.Type, nil, serial)
 	case answerExtended:
 		return AppendExtended(dst, m.Type, nil, serialOf(frame))
 	case answerTime:
@@ -52,7 +56,7 @@ var emptyAddress = []byte("\x0b\x00\x00\x00\x00NA&&NA&&0##")
 // appendPhotoRequest asks for the first part of the photo that 0x35 announced:
 // id, offset, size (PROTOCOL.md section 13).
 func appendPhotoRequest(dst, frame []byte) []byte {
-	const size, id, part = 21, 25, 1024
+	const size, id, part = 18, 22, 1024
 	content := frame[4:max(4, len(frame)-trailer)]
 	if len(content) < id+4 {
 		return dst

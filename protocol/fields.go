@@ -88,9 +88,10 @@ func readTimeBCD(c *cursor, _ *field) {
 func (c *cursor) setTime(t int64, ok bool, raw []byte) {
 	c.hasTime = ok
 	if !ok {
-		if c.m.Error == "" {
-			c.m.Error = "impossible date " + hex.EncodeToString(raw)
+		if c.m.Error != "" {
+			c.m.Error += "; "
 		}
+		c.m.Error += "impossible date " + hex.EncodeToString(raw)
 		if c.trace != nil {
 			c.say("impossible date")
 		}
@@ -143,6 +144,11 @@ func readCourse(c *cursor, _ *field) {
 		c.m.SpeedKMH = 0
 		return
 	}
+	c.course(w)
+}
+
+// course applies the word of course and status to the coordinates before it.
+func (c *cursor) course(w uint64) {
 	if w&(1<<10) == 0 {
 		c.north = -c.north
 	}

@@ -139,6 +139,7 @@ type Message struct {
 	Error string
 
 	scratch *cursor // of the decoder, so that it allocates once per Message
+	echo    int     // where the serial to be answered stands, 0: at the end
 }
 
 // Alarm is a Traccar alarm name ("sos", "powerCut", ...): a constant of this

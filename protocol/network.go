@@ -66,6 +66,11 @@ func readCells(c *cursor, f *field) {
 	if n == 0 {
 		n = int(c.number(1))
 	}
+	c.cells(f, mcc, mnc, n)
+}
+
+// cells takes n cells of one operator.
+func (c *cursor) cells(f *field, mcc, mnc uint16, n int) {
 	for range n {
 		lac := int32(c.number(f.lac))
 		cid := c.number(f.cid)
@@ -115,12 +120,16 @@ func (c *cursor) accessPoints(n int) {
 		if b == nil {
 			return
 		}
-		if a := (AccessPoint{MAC: [6]byte(b), RSSI: -int16(b[6]), HasRSSI: true}); !slices.Contains(c.m.WiFi, a) {
-			c.m.WiFi = append(c.m.WiFi, a)
-		}
+		c.addAccessPoint(AccessPoint{MAC: [6]byte(b), RSSI: -int16(b[6]), HasRSSI: true})
 	}
 	if c.trace != nil {
 		c.say("%d access points", n)
+	}
+}
+
+func (c *cursor) addAccessPoint(a AccessPoint) {
+	if !slices.Contains(c.m.WiFi, a) {
+		c.m.WiFi = append(c.m.WiFi, a)
 	}
 }
 

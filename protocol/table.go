@@ -33,7 +33,18 @@ var (
 	restKnown = rest[:2]
 	fence     = []field{{read: readFence, name: "fence number"}}
 	powerV    = []field{{read: readUint, name: "external voltage", size: 2, key: "power", unit: "V", scale: 100}}
-	skip8     = []field{{read: readSkip, name: "imei", size: 8}}
+	upload    = []field{{read: readUpload, name: "ignition, event, re-upload", when: when{least: 3}}}
+	altitude  = []field{{read: readAltitude, name: "altitude", unit: "m"}}
+	sl4xCell  = []field{{read: readCell, name: "cell", lac: 2, cid: 8, wideMNC: true, when: when{least: 1}}}
+	sl4xSized = []field{{read: readCellSized, name: "cell", lac: 2, cid: 8, wideMNC: true, when: when{least: 1}}}
+	// azLocation: the GPS block and the cell carry their lengths.
+	azLocation = []field{
+		{read: readSizedGPS, name: "time, GPS with its length"},
+		{read: readAZCell, name: "cell with its length", lac: 2, cid: 3},
+		{read: readSized, name: "more cells"},
+		{read: readSized, name: "access points"},
+	}
+	skip8 = []field{{read: readSkip, name: "imei", size: 8}}
 )
 
 func skip(name string, size int) []field { return []field{{read: readSkip, name: name, size: size}} }
@@ -171,6 +182,33 @@ var table = [256][]row{
 	0x2c: {{layout: layout{"cells and access points", KindWiFi, answerSame, join([]field{{read: readTime, name: "time"}}, manyCells(7, 2, 3), timing, wifi, left())}}},
 	0x2d: {{layout: layout{"location", KindLocation, answerSame, join(gps, cell, []field{{read: readUpload, name: "ignition, event, re-upload", when: when{least: 3}}}, rest)}}},
 	0x2e: {{layout: layout{"cells", KindLBS, answerSame, join([]field{{read: readTime, name: "time"}}, manyCells(7, 2, 3), timing, left())}}},
+	0x31: {
+		{header: headerBasic, min: 0x2a, max: 0x2a, layout: layout{"location (SL4X)", KindLocation, answerSame, join(gps, sl4xCell, upload, []field{{read: readSL4XTail, name: "mileage and altitude", when: when{least: 2}}}, rest)}},
+		{layout: layout{"location", KindLocation, answerSame, join(gps, cell, upload, rest)}},
+	},
+	0x32: {
+		{header: headerExtended, layout: layout{"location (AZ735)", KindLocation, answerExtended, join(azLocation, []field{{read: readAZStatus, name: "status"}, {read: readSized, name: "extension"}}, left())}},
+		{min: 0x27, max: 0x27, layout: layout{"alarm (SL4X)", KindAlarm, answerSame, join(gps, sl4xSized, status, levels, alarm, altitude, rest)}},
+		{min: 0x29, max: 0x29, layout: layout{"alarm (SL4X)", KindAlarm, answerSame, join(gps, sl4xSized, status, levels, alarm, altitude, rest)}},
+		{layout: layout{"alarm", KindAlarm, answerSame, join(gps, cellSized, status, levels, alarm, rest)}},
+	},
+	0x33: {
+		{header: headerExtended, layout: layout{"alarm (AZ735)", KindAlarm, answerExtended, join(azLocation, []field{{read: readAZStatus, name: "status", key: "alarm"}, {read: readSized, name: "extension"}}, left())}},
+		{layout: layout{"cells and access points", KindWiFi, answerSame, join([]field{{read: readTime, name: "time"}}, manyCells(6, 2, 4), timing, wifi, left())}},
+	},
+	0x34: {
+		{header: headerBasic, min: 0x37, max: 0x37, layout: layout{"cells (SL4X)", KindLBS, answerSame, join([]field{{read: readTime, name: "time"}}, timing, []field{{read: readCells, name: "cells", size: 7, lac: 2, cid: 4, wideMNC: true}}, left())}},
+		{layout: layout{"location (X1)", KindLocation, answerNone, join(skip("data and alarm", 4), gps, skip("terminal information", 2), []field{
+			{read: readUint, name: "mileage", size: 4, key: "odometer", unit: "m"},
+			{read: readPlainCell, name: "cell"},
+			{read: readDriverNumber, name: "driver", size: 4, key: "driverUniqueId"},
+			{read: readUint, name: "battery", size: 2, key: "battery", unit: "V", scale: 100},
+		}, powerV, []field{{read: readPorts, name: "ports"}}, left())}},
+	},
+	0x35: {{layout: layout{"photo announced (X1)", KindPhoto, answerPhoto, join([]field{{read: readTime, name: "time"}}, skip("fix status", 1), skip("latitude", 4), skip("longitude", 4), skip("camera", 1), skip("source", 1), skip("format", 1), []field{
+		{read: readUint, name: "size", size: 4, key: "photoSize", unit: "bytes"},
+		{read: readUint, name: "photo id", size: 4, key: "photoId"},
+	}, left())}}},
 	0x36: {
 		{header: headerBasic, min: 0x35, max: 0x35, layout: layout{"location with tag (TRX16i)", KindLocation, answerSame, join(gps, oneCell(2, 4), []field{
 			{read: readBool, name: "ignition", key: "ignition"},
@@ -185,15 +223,45 @@ var table = [256][]row{
 		{header: headerBasic, layout: layout{"heartbeat with modules", KindHeartbeat, answerSame, join(status, levels, alarm, skip("language", 1), []field{{read: readModules, name: "modules"}})}},
 		{header: headerExtended, layout: layout{"photo data", KindPhoto, answerNone, left()}},
 	},
-	0x37:     {{layout: layout{"location with module", KindLocation, answerSame, join(gps, cell, []field{{read: readUpload, name: "ignition, event, re-upload", when: when{least: 3}}, {read: readModule, name: "module"}}, rest)}}},
+	0x37: {{layout: layout{"location with module", KindLocation, answerSame, join(gps, cell, []field{{read: readUpload, name: "ignition, event, re-upload", when: when{least: 3}}, {read: readModule, name: "module"}}, rest)}}},
+	0x38: {{layout: layout{"location with typed cell", KindLocation, answerNone, join(gps, skip("upload mode", 1), skip("re-upload", 1), []field{{read: readTypedCell, name: "cell"}}, left())}}},
+	0x39: {{layout: layout{"alarm with modules", KindAlarm, answerSame, join(gps, []field{{read: readTypedCell, name: "cell"}}, status, levels, wideAlarm, []field{{read: readModules, name: "modules"}})}}},
+	0x40: {{layout: layout{"battery management", KindInfo, answerSame, join(skip("serial number", 8), []field{
+		{read: readUnix, name: "time"},
+		{read: readUint, name: "relative capacity", size: 1, key: "relativeCapacity", unit: "%"},
+		{read: readUint, name: "remaining capacity", size: 2, key: "remainingCapacity"},
+		{read: readUint, name: "absolute capacity", size: 1, key: "absoluteCapacity", unit: "%"},
+		{read: readUint, name: "full capacity", size: 2, key: "fullCapacity"},
+		{read: readUint, name: "battery health", size: 1, key: "batteryHealth", unit: "%"},
+		{read: readBatteryTemperature, name: "battery temperature", key: "batteryTemp", unit: "°C"},
+		{read: readUint, name: "current", size: 2, key: "current"},
+		{read: readUint, name: "battery", size: 2, key: "battery", unit: "V", scale: 1000},
+		{read: readUint, name: "cycles", size: 2, key: "cycleIndex"},
+		{read: readCellVoltages, name: "cell voltages"},
+		{read: readUint, name: "current charge interval", size: 2, key: "currentChargeInterval"},
+		{read: readUint, name: "longest charge interval", size: 2, key: "maxChargeInterval"},
+		{read: readText, name: "barcode", size: 16, key: "barcode"},
+		{read: readUint, name: "battery version", size: 2, key: "batteryVersion"},
+		{read: readText, name: "manufacturer", size: 16, key: "manufacturer"},
+		{read: readUint, name: "battery status", size: 4, key: "batteryStatus"},
+		{read: readUint, name: "controller status", size: 4, key: "controllerStatus"},
+		{read: readUint, name: "controller fault", size: 4, key: "controllerFault"},
+	}, left())}}},
+	0x41:     {{layout: layout{"multimedia", KindPhoto, answerExtended, join(skip("serial number", 8), skip("time", 4), skip("gps", 14), skip("cell", 8), skip("media id", 4), skip("media length", 4), skip("media type", 1), skip("media format", 1), left())}}},
+	0x61:     {{layout: layout{"location with iButton", KindLocation, answerSame, join(skip8, gps, oneCell(2, 4), []field{{read: readNumberText, name: "iButton", size: 6, key: "driverUniqueId"}}, left())}}},
+	0x65:     {{header: headerBasic, layout: layout{"trouble codes", KindOBD, answerSame, left()}}, {layout: layout{"trouble codes", KindOBD, answerNone, left()}}},
+	0x66:     {{header: headerBasic, layout: layout{"engine parameters", KindOBD, answerSame, left()}}, {layout: layout{"engine parameters", KindOBD, answerNone, left()}}},
+	0x70:     {{layout: layout{"modules", KindInfo, answerSame, []field{{read: readModular, name: "items"}}}}},
 	0x80:     {{layout: layout{"command", KindUnknown, answerNone, left()}}},
 	0x81:     {{layout: layout{"command", KindUnknown, answerNone, left()}}},
 	0x82:     {{layout: layout{"command", KindUnknown, answerNone, left()}}},
 	typeTime: {{layout: layout{"time request", KindTimeRequest, answerTime, left()}}},
+	0x8c:     {{layout: layout{"engine values", KindOBD, answerNone, []field{{read: readTime, name: "time"}, {read: readBool, name: "ignition", key: "ignition"}, {read: readOBD, name: "items"}}}}},
 	0x94: {
 		{header: headerBasic, layout: layout{"voltage", KindInfo, answerNone, join([]field{{read: readInt, name: "external voltage", size: 2, key: "power", unit: "V", scale: 100}}, left())}},
 		{layout: layout{"information", KindInfo, answerNone, []field{{read: readInformation, name: "information"}}}},
 	},
+	0x95: {{layout: layout{"alarm of a camera", KindAlarm, answerSame, []field{{read: readCameraAlarm, name: "alarm"}}}}},
 	0x9b: {{layout: layout{"serial port", KindInfo, answerNone, []field{{read: readSkip, name: "device type", size: 1}, {read: readSerialPort, name: "printable or hex"}}}}},
 	0xa0: {{layout: layout{"location, 4G", KindLocation, answerSame, join(gps, oneCell(4, 8), rest)}}},
 	0xa1: {{layout: layout{"cells, 4G", KindLBS, answerSame, join([]field{{read: readTime, name: "time"}}, manyCells(7, 4, 8), timing, left())}}},
@@ -218,8 +286,24 @@ var table = [256][]row{
 		}, rest)}},
 		{layout: layout{"location, single fence", KindLocation, answerSame, join(gps, cell, rest)}},
 	},
-	0xa4:      {{layout: layout{"alarm with fence, 4G", KindAlarm, answerSame, join(gps, cellSized, status, levels, wideAlarm, restKnown, fence, left())}}},
-	0xa5:      {{layout: layout{"alarm without GPS, 4G", KindAlarm, answerSame, join(oneCell(4, 8), status, levels, alarm, rest)}}},
-	0xa7:      {{layout: layout{"address request, 4G", KindAddressRequest, answerSame, join(cell, rest)}}},
+	0xa4: {{layout: layout{"alarm with fence, 4G", KindAlarm, answerSame, join(gps, cellSized, status, levels, wideAlarm, restKnown, fence, left())}}},
+	0xa5: {{layout: layout{"alarm without GPS, 4G", KindAlarm, answerSame, join(oneCell(4, 8), status, levels, alarm, rest)}}},
+	0xa7: {{layout: layout{"address request, 4G", KindAddressRequest, answerSame, join(cell, rest)}}},
+	0xa9: {{layout: layout{"alarm with cells and access points", KindAlarm, answerSame, join([]field{{read: readTime, name: "time"}, {read: readAlarmCells, name: "cells"}}, timing, wifi, wideAlarm, left())}}},
+	0xb0: {{header: headerBasic, layout: layout{"attendance", KindInfo, answerSame, left()}}, {layout: layout{"attendance", KindInfo, answerNone, left()}}},
+	0xb2: {{layout: layout{"Bluetooth clock", KindInfo, answerSame, []field{
+		{read: readTime, name: "time"},
+		{read: readInt, name: "signal", size: 1, key: "rssi"},
+		{read: readHex, name: "tag address", size: 6, key: "tagMac"},
+		{read: readHex, name: "tag uuid", size: 16, key: "tagUuid"},
+		{read: readUint, name: "tag major", size: 2, key: "tagMajor"},
+		{read: readUint, name: "tag minor", size: 2, key: "tagMinor"},
+		{read: readUint, name: "tag battery", size: 2, key: "tagBattery", unit: "V", scale: 100},
+		{read: readClock, name: "clocked"},
+		{read: readSkip, name: "not decoded"},
+	}}}},
+	0xf1:      {{layout: layout{"device status", KindStatus, answerSame, []field{{read: readUnix, name: "time"}, {read: readDeviceStatus, name: "items"}}}}},
+	0xf2:      {{layout: layout{"peripherals", KindInfo, answerSame, []field{{read: readUnix, name: "time"}, {read: readPeripherals, name: "items"}}}}},
+	0xf3:      {{layout: layout{"access points", KindWiFi, answerNone, []field{{read: readTimeBCD, name: "time"}, {read: readBareWiFi, name: "access points"}, {read: readSkip, name: "not decoded"}}}}},
 	typeWiFi2: {{layout: layout{"access points", KindWiFi, answerWiFi, []field{{read: readTimeBCD, name: "time"}, {read: readCountedWiFi, name: "access points, counted by the length byte"}, {read: readCountedCells, name: "cells, counted"}, {read: readSkip, name: "not decoded"}}}}},
 }

@@ -20,6 +20,9 @@ type suite struct {
 	args []string
 }
 
+// soak is the long form of the fault loops: only when it is named.
+const soak = "soak"
+
 var suites = []suite{
 	{"format", []string{"sh", "-c", `out=$(.bin/gofumpt -l $(git ls-files '*.go')); test -z "$out" || { echo "not formatted: $out"; exit 1; }`}},
 	{"lint", []string{".bin/golangci-lint", "run", "./..."}},
@@ -27,6 +30,7 @@ var suites = []suite{
 	{"dead code", []string{"sh", "-c", `out=$(.bin/deadcode -test ./... | grep -v mariadbtest); test -z "$out" || { echo "$out"; exit 1; }`}},
 	{"unit", []string{"sh", "-c", `go test -json -timeout 10m $(go list ./... | grep -v /e2e)`}},
 	{"e2e", []string{"go", "test", "-json", "-timeout", "15m", "-parallel", "8", "./cmd/gt06d/e2e"}},
+	{soak, []string{"env", "GT06_SOAK=1", "go", "test", "-json", "-timeout", "80m", "-parallel", "6", "./cmd/gt06d/e2e", "./storage/..."}},
 	{"race", []string{"go", "test", "-json", "-race", "-timeout", "10m", "./server/...", "./storage/...", "./protocol/..."}},
 }
 
@@ -45,7 +49,7 @@ func main() {
 	var results []result
 	skips := map[string]string{}
 	for _, s := range suites {
-		if len(only) > 0 && !only[s.name] {
+		if len(only) > 0 && !only[s.name] || len(only) == 0 && s.name == soak {
 			continue
 		}
 		fmt.Printf("== %s\n", s.name)

@@ -82,7 +82,7 @@ func (d *daemon) loaded(opt fleet.Options) (f *fleet.Fleet, wait func() fleet.Re
 	f = fleet.New(opt)
 	d.until = time.Now().Add(opt.Duration - 200*time.Millisecond)
 	wait = run(f)
-	d.eventually(20*time.Second, "the fleet is connected", func() bool {
+	d.eventually(60*time.Second, "the fleet is connected", func() bool {
 		var s control.Status
 		return d.status(&s) == nil && s.DevicesOnline == opt.Devices
 	})
@@ -96,7 +96,7 @@ func TestUpgradeUnderLoad(t *testing.T) {
 	}
 	d := newDaemon(t, probation(t, time.Second)...)
 	d.start()
-	f, wait := d.loaded(fleet.Options{Devices: devices, Rate: 0.3, Arrival: 3000, Duration: 16 * time.Second})
+	f, wait := d.loaded(fleet.Options{Devices: devices, Rate: 0.3, Arrival: 2500, Duration: 14*time.Second + time.Duration(devices)*time.Millisecond})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	commands := d.command(ctx, f)
