@@ -289,7 +289,7 @@ func readTypedCell(c *cursor, _ *field) {
 }
 
 // readAlarmCells is 0xA9: cells whose width a byte tells, and how many.
-func readAlarmCells(c *cursor, f *field) {
+func readAlarmCells(c *cursor, _ *field) {
 	mcc, mnc := c.operator(false)
 	lac, cid := 2, 3
 	if c.number(1) > 0 {
