@@ -381,6 +381,9 @@ func (a *app) close() error {
 	if a.devices != nil {
 		errs = append(errs, a.devices.Close())
 	}
+	if a.up != nil {
+		a.up.Stop()
+	}
 	errs = append(errs, a.keep.close())
 	if a.spool != nil {
 		errs = append(errs, a.spool.Close())

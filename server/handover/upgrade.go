@@ -153,6 +153,13 @@ func (u *Upgrader) Inherited(name string) (*net.TCPListener, error) {
 	return tcp, nil
 }
 
+// Stop closes what would have been passed on: the ports are free before the
+// owner lock is.
+func (u *Upgrader) Stop() {
+	u.flip.Stop()
+	<-u.flip.Exit()
+}
+
 // Ready tells tableflip that this program serves.
 func (u *Upgrader) Ready() error { return u.flip.Ready() }
 

@@ -206,7 +206,8 @@ func (r *Rows) position(rec *storage.Record, m *protocol.Message) {
 		p.Archived = *archived
 	}
 	if m.Has&protocol.HasAltitude != 0 {
-		p.Altitude = &m.Altitude
+		altitude := m.Altitude // m is used again
+		p.Altitude = &altitude
 	}
 	if len(m.Alarms) > 0 {
 		p.Alarm = string(m.Alarms[0])
