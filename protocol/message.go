@@ -59,6 +59,7 @@ const (
 	HasFix               // Valid, Latitude, Longitude, SpeedKMH, Course
 	HasAltitude          // Altitude
 	HasAccuracy          // Accuracy
+	HasServerFlag        // ServerFlag
 	HasCRC               // the form of the frame carries a CRC at all
 )
 
@@ -133,6 +134,10 @@ type Message struct {
 	// means other things on other models, so it is kept beside the names.
 	AlarmCode    uint16
 	HasAlarmCode bool
+
+	// ServerFlag is what a command reply carries of the command it answers
+	// (HasServerFlag). Firmwares that do not echo it send zeros.
+	ServerFlag uint32
 
 	// Error says what could not be decoded, empty when all could. What was
 	// decoded before the damage is kept. It is text for operators.

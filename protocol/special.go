@@ -266,13 +266,20 @@ func readModule(c *cursor, _ *field) {
 	}
 }
 
+func (c *cursor) serverFlag() {
+	if v := c.number(4); c.ok() {
+		c.m.ServerFlag = uint32(v)
+		c.m.Has |= HasServerFlag
+	}
+}
+
 // readReply is 0x15: a length that counts the server flag too, the flag, text.
 func readReply(c *cursor, _ *field) {
 	n := int(c.number(1))
 	if n == 0 {
 		return
 	}
-	c.take(4)
+	c.serverFlag()
 	s := text(c.take(n - 4))
 	if !c.ok() {
 		return
@@ -292,7 +299,7 @@ func readReply(c *cursor, _ *field) {
 // readTextInfo is 0x21: server flag, encoding, text to the end. An answer to a
 // position query is a fix.
 func readTextInfo(c *cursor, _ *field) {
-	c.take(4)
+	c.serverFlag()
 	encoding := c.number(1)
 	b := c.take(c.rest())
 	if !c.ok() {

@@ -60,7 +60,7 @@ directory. Every command takes --json.
 		return cli.Fail(cli.Usage, err, c.CommandPath()+" --help")
 	})
 	root.AddCommand(
-		t.statusCommand(), t.devicesCommand(), t.validateCommand(), t.tailCommand(), t.decodeCommand(), t.simulateCommand(), t.upgradeCommand(), t.upgradesCommand(), t.stopCommand(), t.versionCommand(),
+		t.statusCommand(), t.devicesCommand(), t.validateCommand(), t.tailCommand(), t.decodeCommand(), t.simulateCommand(), t.upgradeCommand(), t.upgradesCommand(), t.stopCommand(), t.sendCommand(), t.commandsCommand(), t.versionCommand(),
 	)
 	for _, c := range root.Commands() {
 		check := c.Args
@@ -102,11 +102,16 @@ func (t *tool) client() (control.Client, error) {
 
 // call asks the server and explains what can go wrong.
 func (t *tool) call(ctx context.Context, verb string, out any) error {
+	return t.ask(ctx, verb, nil, out)
+}
+
+// ask is call with arguments.
+func (t *tool) ask(ctx context.Context, verb string, args, out any) error {
 	c, err := t.client()
 	if err != nil {
 		return cli.Fail(cli.Usage, err)
 	}
-	return explain(c.Call(ctx, verb, nil, out))
+	return explain(c.Call(ctx, verb, args, out))
 }
 
 func explain(err error) error {
@@ -115,7 +120,7 @@ func explain(err error) error {
 	case err == nil:
 		return nil
 	case errors.As(err, &refused):
-		return cli.Fail(cli.Code(refused.Code), err)
+		return cli.Fail(cli.Code(refused.Code), err, refused.Hints...)
 	case errors.Is(err, control.ErrNoServer):
 		return cli.Fail(cli.Timeout, err, "start it: gt06d; or name its data directory: --data-dir DIR")
 	case errors.Is(err, os.ErrPermission):

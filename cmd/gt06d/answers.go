@@ -216,12 +216,17 @@ func (a *app) handlers() map[string]control.Handler {
 			}
 			return struct{}{}, nil
 		},
-		"send": func(ctx context.Context, args json.RawMessage, _ func(any) error) (any, error) {
-			var q control.SendArgs
+		"send": a.handleSend,
+		"commands": func(ctx context.Context, args json.RawMessage, _ func(any) error) (any, error) {
+			var q control.CommandsArgs
 			if err := json.Unmarshal(args, &q); err != nil {
 				return nil, &control.Error{Text: err.Error(), Code: int(cli.Usage)}
 			}
-			return struct{}{}, coded(a.send(ctx, q))
+			store, _, why := a.store.get()
+			if store == nil {
+				return nil, fmt.Errorf("the database is away: %s", why)
+			}
+			return store.Commands(ctx, q.IMEI, q.Most)
 		},
 		"rows": func(ctx context.Context, args json.RawMessage, _ func(any) error) (any, error) {
 			var q control.RowsArgs
@@ -244,7 +249,7 @@ func (a *app) handlers() map[string]control.Handler {
 // coded gives an error its exit code on the way to the tool.
 func coded(err error) error {
 	if e, ok := errors.AsType[*cli.Error](err); ok {
-		return &control.Error{Text: e.Error(), Code: int(e.Code)}
+		return &control.Error{Text: e.Error(), Code: int(e.Code), Hints: e.Hints}
 	}
 	return err
 }
@@ -275,6 +280,12 @@ func (a *app) handleUpgrade(ctx context.Context, args json.RawMessage, send func
 	}
 	defer close(req.told)
 	return nil, send(control.UpgradeEvent{Result: &out})
+}
+
+// observe shows a frame to those who look.
+func (a *app) observe(rec *server.Record, m *protocol.Message) {
+	a.tails.observe(rec, m)
+	a.waits.observe(rec, m)
 }
 
 // tails are the operators who watch frames go by. What one cannot take is

@@ -56,6 +56,7 @@ type app struct {
 	adminLn *net.TCPListener
 	control *control.Server
 	tails   tails
+	waits   waits
 	accepts accepts
 
 	// The database behind it.
@@ -209,7 +210,7 @@ func (a *app) gather() error {
 	a.server, err = server.New(server.Config{
 		Generation: a.spool.Generation(), Limits: a.limits(), Decoder: &a.decoder, Keeper: a.keep.loops(),
 		NewAppender: func() server.Appender { return &appender{log: a.spool} },
-		Directory:   &a.fleet, Observe: a.tails.observe, Failpoint: a.fail, Logger: a.log, Registerer: a.reg,
+		Directory:   &a.fleet, Observe: a.observe, Failpoint: a.fail, Logger: a.log, Registerer: a.reg,
 		Reopened: a.reopened,
 	})
 	if err != nil {

@@ -15,7 +15,6 @@ import (
 	"go.uber.org/zap"
 
 	"gt06/cmd/internal/cli"
-	"gt06/protocol"
 	"gt06/server"
 	"gt06/server/admin"
 	"gt06/server/control"
@@ -361,26 +360,4 @@ func (r *running) cannotUpgrade() string {
 
 func (a *app) self() control.Program {
 	return control.Program{PID: os.Getpid(), Version: cli.Version(), Generation: a.spool.Generation()}
-}
-
-// send hands a command to a device.
-func (a *app) send(ctx context.Context, args control.SendArgs) error {
-	imei, err := protocol.ParseIMEI(args.IMEI)
-	if err != nil {
-		return cli.Fail(cli.Usage, err)
-	}
-	b, err := protocol.AppendCommand(nil, args.Flag, args.Command, false)
-	if err != nil {
-		return cli.Fail(cli.Usage, err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	switch err := a.server.Send(ctx, imei, b); {
-	case errors.Is(err, server.ErrOffline):
-		return cli.Fail(cli.NoDevice, err)
-	case errors.Is(err, context.DeadlineExceeded):
-		return cli.Fail(cli.Timeout, err)
-	default:
-		return err
-	}
 }

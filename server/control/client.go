@@ -66,7 +66,7 @@ func (c Client) Stream(ctx context.Context, verb string, args any, each func(jso
 			return err
 		}
 		if r.Error != "" {
-			return &Error{Text: r.Error, Code: r.Code}
+			return &Error{Text: r.Error, Code: r.Code, Hints: r.Hints}
 		}
 		if err := each(r.Result); err != nil {
 			return err

@@ -43,12 +43,14 @@ type Reply struct {
 	Result json.RawMessage `json:"result,omitempty"`
 	Error  string          `json:"error,omitempty"`
 	Code   int             `json:"code,omitempty"` // exit code for the tool
+	Hints  []string        `json:"hints,omitempty"`
 }
 
 // Error is a refusal of the server with the exit code it asks for.
 type Error struct {
-	Text string
-	Code int
+	Text  string
+	Code  int
+	Hints []string // what to do next
 }
 
 // Error implements error.
@@ -118,9 +120,30 @@ type UpgradeEvent struct {
 
 // SendArgs asks to send a command to a device.
 type SendArgs struct {
-	IMEI    string `json:"imei"`
-	Command string `json:"command"`
-	Flag    uint32 `json:"flag"` // the device sends it back with its reply
+	IMEI        string        `json:"imei"`
+	Command     string        `json:"command"`        // a text that ends in #, or a name
+	Args        []string      `json:"args,omitempty"` // of a named command
+	Flag        uint32        `json:"flag,omitempty"` // the device sends it back with its reply; 0: the server chooses
+	Wait        time.Duration `json:"wait,omitempty"` // for the reply; 0: return when it is sent
+	CutEngine   bool          `json:"cut_engine,omitempty"`
+	Alternative bool          `json:"alternative,omitempty"`
+	Password    string        `json:"password,omitempty"`
+}
+
+// Sent is what came of it: `gt06ctl send --json`.
+type Sent struct {
+	IMEI    string  `json:"imei"`
+	Command string  `json:"command"` // the text that was sent
+	Flag    uint32  `json:"flag"`
+	SentAt  string  `json:"sent_at"` // RFC 3339
+	Reply   *string `json:"reply"`   // null: none came, or nobody waited
+	AfterMS float64 `json:"after_ms"`
+}
+
+// CommandsArgs asks what was sent to a device.
+type CommandsArgs struct {
+	IMEI string `json:"imei"`
+	Most int    `json:"most"`
 }
 
 // SpoolInfo is the log's part of Status.

@@ -37,9 +37,9 @@ func TestCall(t *testing.T) {
 	if err := c.Call(t.Context(), "echo", map[string]int{"a": 7}, &out); err != nil || out["a"] != 7 {
 		t.Errorf("got %v, %v", out, err)
 	}
-	for verb, want := range map[string]Error{"refuse": {"no", 5}, "fail": {"broken", 1}, "nothing": {`this server does not know "nothing"`, 2}} {
+	for verb, want := range map[string]Error{"refuse": {Text: "no", Code: 5}, "fail": {Text: "broken", Code: 1}, "nothing": {Text: `this server does not know "nothing"`, Code: 2}} {
 		got, ok := errors.AsType[*Error](c.Call(t.Context(), verb, nil, &out))
-		if !ok || *got != want {
+		if !ok || got.Text != want.Text || got.Code != want.Code {
 			t.Errorf("%s: got %v, want %v", verb, got, want)
 		}
 	}

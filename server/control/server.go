@@ -135,7 +135,7 @@ func (s *Server) answer(ctx context.Context, c *net.UnixConn) {
 	var refused *Error
 	switch {
 	case errors.As(err, &refused):
-		refuse(refused.Code, "%s", refused.Text)
+		_ = out.Encode(Reply{Error: refused.Text, Code: refused.Code, Hints: refused.Hints})
 	case err != nil:
 		refuse(1, "%v", err)
 	case result != nil:

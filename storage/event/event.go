@@ -102,6 +102,24 @@ type DeviceEvent struct {
 	Attributes []byte
 }
 
+// Command is a row of device_commands: bytes that were sent to a device it did
+// not ask for.
+type Command struct {
+	Device protocol.IMEI
+	SentAt int64 // Unix microseconds
+	Spool  storage.Position
+	Flag   uint32
+	Text   string
+}
+
+// Reply completes the row of the command it answers.
+type Reply struct {
+	Device     protocol.IMEI
+	ReceivedAt int64 // Unix microseconds
+	Flag       uint32
+	Text       string
+}
+
 // Quarantined is a row of quarantined_frames.
 type Quarantined struct {
 	Device     protocol.IMEI
@@ -119,6 +137,8 @@ type Rows struct {
 	Heartbeats  []Heartbeat
 	Events      []DeviceEvent
 	Quarantined []Quarantined
+	Commands    []Command
+	Replies     []Reply
 	Seen        map[protocol.IMEI]int64 // devices and when they spoke last, Unix microseconds
 	Frames      int                     // records that were frames: each is a row of one of the tables or merged into one
 }
@@ -127,6 +147,7 @@ type Rows struct {
 func (r *Rows) Reset() {
 	r.Positions, r.Alarms, r.Heartbeats = r.Positions[:0], r.Alarms[:0], r.Heartbeats[:0]
 	r.Events, r.Quarantined, r.Frames = r.Events[:0], r.Quarantined[:0], 0
+	r.Commands, r.Replies = r.Commands[:0], r.Replies[:0]
 	if r.Seen == nil {
 		r.Seen = map[protocol.IMEI]int64{}
 	}
@@ -137,6 +158,21 @@ func (r *Rows) Reset() {
 // answers and bytes that only went out are none.
 func IsFrame(rec *storage.Record) bool {
 	return len(rec.Input) > 0 && rec.Flags&(storage.Junk|storage.Carry|storage.Partial) == 0
+}
+
+// IsCommand says whether a record is bytes that a device did not ask for.
+func IsCommand(rec *storage.Record) bool {
+	return len(rec.Input) == 0 && len(rec.Answer) > 0 && rec.Flags == 0 && rec.Device != 0
+}
+
+// BuildCommands adds the rows of a record of commands.
+func BuildCommands(rows *Rows, rec *storage.Record, pos storage.Position) {
+	rows.Seen[rec.Device] = max(rows.Seen[rec.Device], 0) // its id is needed
+	protocol.EachFrame(rec.Answer, func(frame []byte) {
+		if flag, text, ok := protocol.ParseCommand(frame); ok {
+			rows.Commands = append(rows.Commands, Command{Device: rec.Device, SentAt: rec.ReceivedAt, Spool: pos, Flag: flag, Text: text})
+		}
+	})
 }
 
 // Build adds the rows of one record. m is its frame, decoded in the session
@@ -168,6 +204,9 @@ func Build(rows *Rows, rec *storage.Record, pos storage.Position, m *protocol.Me
 			Attributes: attributes(m, false),
 		})
 	default:
+		if a := find(m, "result"); m.Kind == protocol.KindCommandReply && a != nil {
+			rows.Replies = append(rows.Replies, Reply{Device: rec.Device, ReceivedAt: rec.ReceivedAt, Flag: m.ServerFlag, Text: a.Text})
+		}
 		if m.Has&protocol.HasFix != 0 {
 			rows.position(rec, m)
 			return

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jmoiron/sqlx"
 
@@ -60,6 +61,11 @@ func (w *Writer) commit(ctx context.Context, rows *event.Rows, end storage.Posit
 			return 0, fmt.Errorf("insert into %s: %w", st.table, err)
 		}
 		merged += int64(st.rows) - n
+	}
+	for i := range rows.Replies {
+		if err := w.reply(ctx, tx, &rows.Replies[i], ids[rows.Replies[i].Device]); err != nil {
+			return 0, fmt.Errorf("complete device_commands: %w", err)
+		}
 	}
 	if err := w.latest(ctx, tx, rows, ids); err != nil {
 		return 0, fmt.Errorf("update latest_positions: %w", err)
@@ -180,6 +186,11 @@ func (w *Writer) statements(rows *event.Rows, ids map[protocol.IMEI]int64) []sta
 				v.event(ids[rows.Events[i].Device], &rows.Events[i])
 			}
 		}},
+		{"device_commands", "device_id, command, flag, sent_at, spool_position", "device_id, sent_at, spool_position", "device_id", len(rows.Commands), func(v *values) {
+			for i := range rows.Commands {
+				v.command(ids[rows.Commands[i].Device], &rows.Commands[i])
+			}
+		}},
 		{"quarantined_frames", "imei, received_at, spool_position, frame, reason", "received_at, spool_position", "reason", len(rows.Quarantined), func(v *values) {
 			for i := range rows.Quarantined {
 				v.quarantined(&rows.Quarantined[i])
@@ -204,6 +215,34 @@ func (w *Writer) insert(ctx context.Context, tx *sqlx.Tx, st *statement) (int64,
 		return 0, err
 	}
 	return res.RowsAffected()
+}
+
+// replyWithin is how long after a command a reply without its flag is taken for
+// the reply to it.
+const replyWithin = 10 * time.Minute
+
+// reply completes the row of the command that was answered: the one with its
+// flag, else the oldest that still waits, because some firmwares send zeros.
+func (w *Writer) reply(ctx context.Context, tx *sqlx.Tx, r *event.Reply, device int64) error {
+	at := func(t int64) string { return time.UnixMicro(t).UTC().Format("2006-01-02 15:04:05.000000") }
+	const open = "SELECT id FROM device_commands WHERE device_id = ? AND reply IS NULL AND sent_at <= ? AND "
+	var done int
+	if err := tx.GetContext(ctx, &done, "SELECT COUNT(*) FROM device_commands WHERE device_id = ? AND replied_at = ?", device, at(r.ReceivedAt)); err != nil || done > 0 {
+		return err // the log is read again
+	}
+	var id int64
+	err := tx.GetContext(ctx, &id, open+"flag = ? ORDER BY sent_at LIMIT 1", device, at(r.ReceivedAt), r.Flag)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = tx.GetContext(ctx, &id, open+"sent_at >= ? ORDER BY sent_at LIMIT 1", device, at(r.ReceivedAt), at(r.ReceivedAt-replyWithin.Microseconds()))
+	}
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil // nobody asked: it is in device_events
+	}
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, "UPDATE device_commands SET reply = ?, replied_at = ? WHERE id = ?", r.Text, at(r.ReceivedAt), id)
+	return err
 }
 
 // latest moves latest_positions to the newest row of each device that has a

@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"time"
 
@@ -53,6 +54,60 @@ func (s *Store) Devices(ctx context.Context) ([]Device, error) {
 		}
 		d.Latitude, d.Longitude, d.SpeedKMH = latitude.Float64, longitude.Float64, speed.Float64
 		list = append(list, d)
+	}
+	return list, rows.Err()
+}
+
+// LastFix returns how fast a device was at its last fix, and when that was. ok
+// is false when there is none.
+func (s *Store) LastFix(ctx context.Context, imei string) (kmh float64, at time.Time, ok bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	var speed sql.NullFloat64
+	var fix any
+	err = s.db.QueryRowxContext(ctx, "SELECT l.speed_kmh, l.fix_time FROM latest_positions l JOIN devices d ON d.id = l.device_id WHERE d.imei = ?", imei).Scan(&speed, &fix)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, at, false, nil
+	}
+	return speed.Float64, moment(fix), err == nil && speed.Valid, s.classify(err)
+}
+
+// Command is a row of device_commands.
+type Command struct {
+	IMEI      string `json:"imei"`
+	Command   string `json:"command"`
+	Flag      uint32 `json:"flag"`
+	SentAt    string `json:"sent_at"`
+	Reply     string `json:"reply"`
+	RepliedAt string `json:"replied_at"` // "": not yet
+}
+
+// Commands returns what was sent to a device, the newest first.
+func (s *Store) Commands(ctx context.Context, imei string, most int) ([]Command, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	rows, err := s.db.QueryxContext(ctx, `SELECT d.imei, c.command, c.flag, c.sent_at, c.reply, c.replied_at FROM device_commands c JOIN devices d ON d.id = c.device_id
+		WHERE d.imei = ? ORDER BY c.sent_at DESC, c.id DESC LIMIT ?`, imei, most)
+	if err != nil {
+		return nil, s.classify(err)
+	}
+	defer rows.Close() //nolint:errcheck // Err is asked
+	list := []Command{}
+	for rows.Next() {
+		var c Command
+		var sent, replied any
+		var reply sql.NullString
+		if err := rows.Scan(&c.IMEI, &c.Command, &c.Flag, &sent, &reply, &replied); err != nil {
+			return nil, err
+		}
+		c.Reply = reply.String
+		if t := moment(sent); !t.IsZero() {
+			c.SentAt = t.Format(time.RFC3339)
+		}
+		if t := moment(replied); !t.IsZero() {
+			c.RepliedAt = t.Format(time.RFC3339)
+		}
+		list = append(list, c)
 	}
 	return list, rows.Err()
 }

@@ -188,6 +188,16 @@ func (v *values) event(device int64, e *event.DeviceEvent) {
 	v.close()
 }
 
+func (v *values) command(device int64, c *event.Command) {
+	v.open()
+	v.int(device)
+	v.text(c.Text)
+	v.int(int64(c.Flag))
+	v.micros(c.SentAt)
+	v.int(int64(c.Spool))
+	v.close()
+}
+
 func (v *values) quarantined(q *event.Quarantined) {
 	v.open()
 	if q.Device == 0 {

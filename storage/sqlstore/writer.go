@@ -270,8 +270,12 @@ func (w *Writer) collect() error {
 		if err != nil {
 			return err
 		}
+		sent := rec
 		rec.Input = append([]byte(nil), rec.Input...)
 		rec.Answer = nil
+		if event.IsCommand(&sent) {
+			rec.Answer = append([]byte(nil), sent.Answer...)
+		}
 		w.items = append(w.items, item{rec: rec, end: end})
 	}
 	return nil
@@ -328,6 +332,10 @@ func (w *Writer) store(ctx context.Context, items []item) error {
 }
 
 func (w *Writer) build(it *item) {
+	if event.IsCommand(&it.rec) {
+		event.BuildCommands(&w.rows, &it.rec, it.end)
+		return
+	}
 	if !event.IsFrame(&it.rec) {
 		return
 	}

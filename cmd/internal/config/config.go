@@ -33,6 +33,7 @@ type Config struct {
 	Retention Retention `yaml:"retention"`
 	Limits    Limits    `yaml:"limits"`
 	Upgrade   Upgrade   `yaml:"upgrade"`
+	Commands  Commands  `yaml:"commands"`
 	Keeper    string    `yaml:"keeper"`
 	Log       Log       `yaml:"log"`
 
@@ -70,6 +71,18 @@ type Limits struct {
 	Frame          Duration `yaml:"frame_timeout"`
 	Idle           Duration `yaml:"idle_timeout"`
 	Write          Duration `yaml:"write_timeout"`
+}
+
+// Commands is what may be sent to devices.
+type Commands struct {
+	Allow       []string `yaml:"allow"`         // first words; "*" is any
+	CutBelowKMH float64  `yaml:"cut_below_kmh"` // an engine is stopped below this speed only
+}
+
+// DefaultAllow are the commands that tell something, and those that move the
+// device to nobody else.
+func DefaultAllow() []string {
+	return []string{"STATUS", "PARAM", "VERSION", "WHERE", "URL", "IMEI", "ICCID", "GPRSSET", "TIMER", "GMT", "GPSON", "RESET", "RELAY", "DYD", "HFYD", "DWXX"}
 }
 
 // Upgrade is how `gt06ctl upgrade` goes about it.
@@ -150,7 +163,8 @@ func (f *Flags) Load(env func(string) string) (Config, error) {
 		Listen: f.set.Lookup("listen").DefValue, Admin: f.set.Lookup("admin").DefValue,
 		DataDir: f.set.Lookup("data-dir").DefValue, Kind: f.set.Lookup("store").DefValue,
 		Log: Log{Level: f.set.Lookup("log-level").DefValue}, Keeper: f.set.Lookup("keeper").DefValue,
-		Upgrade: Upgrade{Probation: Duration(5 * time.Second)},
+		Upgrade:  Upgrade{Probation: Duration(5 * time.Second)},
+		Commands: Commands{Allow: DefaultAllow(), CutBelowKMH: 20},
 	}
 	path := f.pick("config", f.config, env("GT06_CONFIG"), "")
 	if path != "" {

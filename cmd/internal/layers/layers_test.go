@@ -18,6 +18,7 @@ var forbidden = []struct {
 	{"gt06/protocol", []string{"net", "os", "log", "gt06/server", "gt06/storage", "go.uber.org/zap"}, "the wire is pure"},
 	{"gt06/protocol/device", []string{"net", "gt06/server", "gt06/storage"}, "the device's side is pure; fleet dials"},
 	{"gt06/server/...", []string{"gt06/storage", "gt06/ops", "gt06/cmd"}, "server declares what it needs, cmd wires it"},
+	{"gt06/server/keeper", []string{"gt06/protocol", "gt06/server", "gt06/storage", "go.uber.org/zap", "github.com/prometheus/client_golang/prometheus"}, "it holds descriptors and understands nothing; what does little ends seldom"},
 	{"gt06/server/control", []string{"gt06/protocol", "net/http", "github.com/prometheus/client_golang/prometheus"}, "operations import it"},
 	{"gt06/storage/...", []string{"gt06/server", "gt06/ops", "gt06/cmd"}, "storage does not know who feeds it"},
 	{"gt06/storage/spool", []string{"gt06/storage/sqlstore", "gt06/storage/event", "database/sql"}, "the log knows no database"},
