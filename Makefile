@@ -39,6 +39,7 @@ FUZZTIME ?= 5m
 fuzz:
 	$(GO) test ./protocol -run xxx -fuzz FuzzFramer -fuzztime $(FUZZTIME)
 	$(GO) test ./protocol -run xxx -fuzz FuzzDecode -fuzztime $(FUZZTIME)
+	$(GO) test ./protocol -run xxx -fuzz FuzzFastEqualsTable -fuzztime $(FUZZTIME)
 	$(GO) test ./storage/spool -run xxx -fuzz FuzzRecover -fuzztime $(FUZZTIME)
 
 # Long forms of the fault loops.

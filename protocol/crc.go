@@ -1,12 +1,12 @@
 package protocol
 
-// slicing holds, for each of eight places in a row of bytes, what a byte there
-// does to the checksum: eight bytes are looked up at once.
+// slicing holds, for each of sixteen places in a row of bytes, what a byte there
+// does to the checksum: sixteen or eight bytes are looked up at once.
 //
 //nolint:gochecknoglobals // read-only table
 var slicing = makeSlicing()
 
-func makeSlicing() (t [8][256]uint16) {
+func makeSlicing() (t [16][256]uint16) {
 	const reflected = 0x8408 // CRC-ITU polynomial 0x1021, low bit first
 	for i := range t[0] {
 		c := uint16(i)
@@ -29,7 +29,13 @@ func makeSlicing() (t [8][256]uint16) {
 func CRC(b []byte) uint16 {
 	c := uint16(0xffff)
 	t := &slicing
-	for len(b) >= 8 {
+	for len(b) >= 16 {
+		c ^= uint16(b[0]) | uint16(b[1])<<8
+		c = t[15][byte(c)] ^ t[14][c>>8] ^ t[13][b[2]] ^ t[12][b[3]] ^ t[11][b[4]] ^ t[10][b[5]] ^ t[9][b[6]] ^ t[8][b[7]] ^
+			t[7][b[8]] ^ t[6][b[9]] ^ t[5][b[10]] ^ t[4][b[11]] ^ t[3][b[12]] ^ t[2][b[13]] ^ t[1][b[14]] ^ t[0][b[15]]
+		b = b[16:]
+	}
+	if len(b) >= 8 {
 		c ^= uint16(b[0]) | uint16(b[1])<<8
 		c = t[7][byte(c)] ^ t[6][c>>8] ^ t[5][b[2]] ^ t[4][b[3]] ^ t[3][b[4]] ^ t[2][b[5]] ^ t[1][b[6]] ^ t[0][b[7]]
 		b = b[8:]

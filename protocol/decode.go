@@ -38,6 +38,13 @@ type cursor struct {
 // the damage is kept. A frame of an unknown type is a Message of KindUnknown,
 // not an error.
 func (d *Decoder) Decode(m *Message, frame []byte, s Session) {
+	if !fast(m, frame, &s) {
+		slow(m, frame, s)
+	}
+}
+
+// slow decodes by the table.
+func slow(m *Message, frame []byte, s Session) {
 	c := m.scratch
 	if c == nil || c.m != m { // new, or a copy of another Message
 		c = new(cursor)

@@ -56,12 +56,26 @@ func civil(year, month, day, hour, minute, second int) (int64, bool) {
 	if year > 99 || month < 1 || month > 12 || day < 1 || hour > 23 || minute > 59 || second > 59 {
 		return 0, false
 	}
-	t := time.Date(2000+year, time.Month(month), day, hour, minute, second, 0, time.UTC)
-	if t.Day() != day {
+	last := monthDays[month-1]
+	if month == 2 && year%4 == 0 { // 2000 to 2099
+		last++
+	}
+	if day > last {
 		return 0, false
 	}
-	return t.Unix(), true
+	const epoch = 10957 // days from 1970 to 2000
+	days := epoch + 365*year + (year+3)/4 + daysBefore[month-1] + day - 1
+	if month > 2 && year%4 == 0 {
+		days++
+	}
+	return int64(days)*86400 + int64(hour*3600+minute*60+second), true
 }
+
+//nolint:gochecknoglobals // read-only tables
+var (
+	monthDays  = [12]int{31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31}
+	daysBefore = [12]int{0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334}
+)
 
 func readTime(c *cursor, _ *field) {
 	b := c.take(6)

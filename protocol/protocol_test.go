@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"slices"
 	"strings"
@@ -269,4 +270,35 @@ func ExampleDecoder_Decode() {
 	fmt.Println(string(protocol.AppendJSON(nil, &m, protocol.Session{}, protocol.AppendAnswer(nil, &m, frame, time.Time{}))))
 	// Output:
 	// {"type":"heartbeat","protocol":19,"serial":15,"crc_ok":true,"attributes":{"status":64,"ignition":false,"charge":false,"blocked":false,"batteryLevel":66,"rssi":4},"reply":["78780513000f008f0d0a"]}
+}
+
+// BenchmarkMixed decodes the captures of real devices, one after the other.
+func BenchmarkMixed(b *testing.B) {
+	var list [][]byte
+	for _, p := range printed {
+		list = append(list, unhex(b, p.Hex))
+	}
+	var m protocol.Message
+	var d protocol.Decoder
+	var f protocol.Framer
+	n := 0
+	b.ReportAllocs()
+	for b.Loop() {
+		f.Next(list[n], true)
+		d.Decode(&m, list[n], protocol.Session{})
+		if n++; n == len(list) {
+			n = 0
+		}
+	}
+}
+
+// BenchmarkReference is the checksum of the standard library over the same
+// bytes.
+func BenchmarkReference(b *testing.B) {
+	frame := unhex(b, printed[5].Hex)
+	table := crc32.MakeTable(crc32.Castagnoli)
+	b.SetBytes(int64(len(frame)))
+	for b.Loop() {
+		crc32.Checksum(frame, table)
+	}
 }

@@ -1,0 +1,146 @@
+package protocol
+
+import "encoding/binary"
+
+// The four kinds that make up nearly all traffic, in their plain form, written
+// by hand: the table decodes them as well, and FuzzFastEqualsTable asks that
+// both say the same. Whatever is not plain (a model, another length, an
+// impossible date or place) is left to the table.
+const (
+	fastLocation12  = 0x12<<8 | 0x1f // GPS block, cell
+	fastLocation22  = 0x22<<8 | 0x22 // and ignition, event, re-upload
+	fastHeartbeat13 = 0x13<<8 | 0x0a
+	fastAlarm26     = 0x26<<8 | 0x25 // GPS block, cell with its length, status
+)
+
+// fast decodes a plain frame, or reports that it is none. m is reset then or
+// left as it was.
+func fast(m *Message, frame []byte, s *Session) bool {
+	const shortest = 15
+	if s.Model != "" || len(frame) < shortest || frame[0] != headerBasic || len(frame) != int(frame[2])+5 {
+		return false
+	}
+	form := int(frame[3])<<8 | int(frame[2])
+	b := frame[4 : len(frame)-trailer]
+	switch form {
+	case fastLocation12, fastLocation22:
+		if !fastGPS(m, frame, b, s) {
+			return false
+		}
+		m.Kind = KindLocation
+		m.fastCell(b[18:])
+		if form == fastLocation22 {
+			m.fastUpload(b[26:])
+		}
+	case fastAlarm26:
+		const plain = 9
+		if b[18] == 0 || b[18] > plain || !fastGPS(m, frame, b, s) {
+			return false
+		}
+		m.Kind = KindAlarm
+		m.fastCell(b[19:])
+		m.fastStatus(b[27:])
+	case fastHeartbeat13:
+		m.begin(frame)
+		m.Kind = KindHeartbeat
+		m.fastStatus(b)
+	default:
+		return false
+	}
+	return true
+}
+
+// begin resets m and takes what is around the content.
+func (m *Message) begin(frame []byte) {
+	m.reset()
+	end := len(frame) - trailer
+	m.Type = frame[3]
+	m.Serial = binary.BigEndian.Uint16(frame[end:])
+	m.Has = HasSerial | HasCRC
+	m.CRCOK = CRC(frame[2:end+2]) == binary.BigEndian.Uint16(frame[end+2:])
+}
+
+// fastGPS takes the block of 18 bytes, and the country behind it only when its
+// network has one byte.
+func fastGPS(m *Message, frame, b []byte, s *Session) bool {
+	t, ok := civil(int(b[0]), int(b[1]), int(b[2]), int(b[3]), int(b[4]), int(b[5]))
+	north, east := binary.BigEndian.Uint32(b[7:]), binary.BigEndian.Uint32(b[11:])
+	const most = 60 * 30000
+	cell := b[18:]
+	if frame[3] == fastAlarm26>>8 {
+		cell = b[19:]
+	}
+	if !ok || north > 90*most || east > 180*most || cell[0]&0x80 != 0 {
+		return false
+	}
+	m.begin(frame)
+	t -= int64(s.UTCOffset)
+	m.DeviceTime, m.FixTime = t, t
+	m.Latitude, m.Longitude = float64(north)/60/30000, float64(east)/60/30000
+	m.SpeedKMH = float64(b[15])
+	w := binary.BigEndian.Uint16(b[16:])
+	m.Course, m.Valid = float64(w&0x3ff), w&(1<<12) != 0
+	if w&(1<<10) == 0 {
+		m.Latitude = -m.Latitude
+	}
+	if w&(1<<11) != 0 {
+		m.Longitude = -m.Longitude
+	}
+	m.Has |= HasDeviceTime | HasFixTime | HasFix
+	m.Attributes = append(m.Attributes, Attribute{Key: "sat", Int: int64(b[6] & 0xf)})
+	if w&(1<<14) != 0 {
+		m.Attributes = append(m.Attributes, boolAttribute("ignition", w&(1<<15) != 0))
+	}
+	return true
+}
+
+func boolAttribute(key string, v bool) Attribute {
+	a := Attribute{Key: key, Type: Bool}
+	if v {
+		a.Int = 1
+	}
+	return a
+}
+
+func (m *Message) fastCell(b []byte) {
+	m.Cells = append(m.Cells, Cell{
+		MCC: binary.BigEndian.Uint16(b), MNC: uint16(b[2]), LAC: uint32(binary.BigEndian.Uint16(b[3:])), CID: uint64(b[5])<<16 | uint64(b[6])<<8 | uint64(b[7]),
+	})
+}
+
+func (m *Message) fastUpload(b []byte) {
+	ignition := boolAttribute("ignition", b[0] > 0)
+	if n := len(m.Attributes); n == 2 { // the course said it already
+		m.Attributes[1] = ignition
+	} else {
+		m.Attributes = append(m.Attributes, ignition)
+	}
+	m.Attributes = append(m.Attributes, Attribute{Key: "event", Int: int64(b[1])}, boolAttribute("archive", b[2] > 0))
+}
+
+// fastStatus takes terminal information, battery, signal, alarm, language.
+func (m *Message) fastStatus(b []byte) {
+	v := b[0]
+	m.Attributes = append(m.Attributes, Attribute{Key: "status", Int: int64(v)})
+	ignition := boolAttribute("ignition", v&2 != 0)
+	if len(m.Attributes) == 3 { // of the course
+		m.Attributes[1] = ignition
+	} else {
+		m.Attributes = append(m.Attributes, ignition)
+	}
+	m.Attributes = append(m.Attributes, boolAttribute("charge", v&4 != 0), boolAttribute("blocked", v&0x80 != 0))
+	if a := statusAlarms[v>>3&7]; a != "" {
+		m.Alarms = append(m.Alarms, a)
+	}
+	switch level := int64(b[1]); {
+	case level <= 6:
+		m.Attributes = append(m.Attributes, Attribute{Key: "batteryLevel", Int: level * 100 / 6})
+	case level <= 100:
+		m.Attributes = append(m.Attributes, Attribute{Key: "batteryLevel", Int: level})
+	}
+	m.Attributes = append(m.Attributes, Attribute{Key: "rssi", Int: int64(b[2])})
+	m.AlarmCode, m.HasAlarmCode = uint16(b[3]), true
+	if a := alarmOf(m.AlarmCode, anyModel, false); a != "" {
+		m.Alarms = append(m.Alarms, a)
+	}
+}

@@ -1,0 +1,92 @@
+package protocol
+
+import (
+	"encoding/hex"
+	"reflect"
+	"testing"
+	"time"
+)
+
+// plain are frames that the fast path takes.
+var plain = []string{
+	"78781f120b081d112e10cf027ac7eb0c46584900148f01cc00287d001fb8000380810d0a",
+	"787822220f0c1d023305c9027ac8180c46586000140001cc00287d001f71000001000820860d0a",
+	"78780a134004040001000fdcee0d0a",
+	"787825160b0b0f0e241dcf027ac8870c4657e60014020901cc00287d001f726506040101003656a40d0a",
+	"787825260b0b0f0e241dcf027ac8870c4657e600d4020901cc00287d001f726506040101003656a40d0a",
+}
+
+func both(frame []byte, s Session) (quick bool, a, b Message) {
+	var d Decoder
+	quick = fast(&a, frame, &s)
+	slow(&b, frame, s)
+	if !quick {
+		d.Decode(&a, frame, s)
+	}
+	a.scratch, b.scratch = nil, nil
+	return quick, a, b
+}
+
+// same compares without telling empty slices from none.
+func same(a, b *Message) bool {
+	x, y := *a, *b
+	for _, m := range []*Message{&x, &y} {
+		m.Cells, m.WiFi, m.Alarms, m.Attributes = append([]Cell{}, m.Cells...), append([]AccessPoint{}, m.WiFi...), append([]Alarm{}, m.Alarms...), append([]Attribute{}, m.Attributes...)
+	}
+	return reflect.DeepEqual(x, y)
+}
+
+func TestFastPathIsTaken(t *testing.T) {
+	t.Parallel()
+	taken := 0
+	for _, h := range plain {
+		frame, err := hex.DecodeString(h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		quick, a, b := both(frame, Session{UTCOffset: 3600})
+		if quick {
+			taken++
+		}
+		if !same(&a, &b) {
+			t.Errorf("%s:\n%+v\n%+v", h, a, b)
+		}
+	}
+	if taken != 4 { // 0x16 is not one of them
+		t.Errorf("%d of the frames are taken", taken)
+	}
+}
+
+func FuzzFastEqualsTable(f *testing.F) {
+	for _, h := range plain {
+		b, _ := hex.DecodeString(h)
+		f.Add(b, int32(19800), byte(0), byte(0))
+		f.Add(b, int32(-3600), byte(20), byte(0xff))
+	}
+	f.Fuzz(func(t *testing.T, frame []byte, offset int32, at, v byte) {
+		if len(frame) > 0 {
+			frame[int(at)%len(frame)] ^= v
+		}
+		if len(frame) > 5 && len(frame) < 260 { // keep it a whole frame
+			frame[0], frame[1], frame[2] = 0x78, 0x78, byte(len(frame)-5)
+		}
+		if _, a, b := both(frame, Session{UTCOffset: offset}); !same(&a, &b) {
+			t.Errorf("%x:\n%+v\n%+v", frame, a, b)
+		}
+	})
+}
+
+// The civil date agrees with the library's for each day of the century.
+func TestCivil(t *testing.T) {
+	t.Parallel()
+	for at := time.Date(2000, 1, 1, 1, 2, 3, 0, time.UTC); at.Year() < 2100; at = at.AddDate(0, 0, 1) {
+		if got, ok := civil(at.Year()-2000, int(at.Month()), at.Day(), 1, 2, 3); !ok || got != at.Unix() {
+			t.Fatalf("%v: %d, %v, want %d", at, got, ok, at.Unix())
+		}
+	}
+	for _, bad := range [][3]int{{1, 2, 29}, {0, 2, 30}, {0, 4, 31}, {0, 0, 1}, {0, 13, 1}, {0, 1, 0}, {100, 1, 1}, {3, 1, 32}} {
+		if _, ok := civil(bad[0], bad[1], bad[2], 0, 0, 0); ok {
+			t.Errorf("%v is a date", bad)
+		}
+	}
+}
