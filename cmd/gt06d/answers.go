@@ -216,7 +216,9 @@ func (a *app) handlers() map[string]control.Handler {
 			}
 			return struct{}{}, nil
 		},
-		"send": a.handleSend,
+		"send":       a.handleSend,
+		"quarantine": a.handleQuarantine,
+		"replay":     a.handleReplay,
 		"commands": func(ctx context.Context, args json.RawMessage, _ func(any) error) (any, error) {
 			var q control.CommandsArgs
 			if err := json.Unmarshal(args, &q); err != nil {

@@ -140,6 +140,46 @@ type Sent struct {
 	AfterMS float64 `json:"after_ms"`
 }
 
+// QuarantineArgs asks what is in quarantine.
+type QuarantineArgs struct {
+	ID   int64 `json:"id"` // 0: the last ones
+	Most int   `json:"most"`
+}
+
+// Quarantined is a frame in quarantine.
+type Quarantined struct {
+	ID         int64  `json:"id"`
+	IMEI       string `json:"imei"` // "": the connection had not logged in
+	ReceivedAt string `json:"received_at"`
+	Hex        string `json:"hex"`
+	Reason     string `json:"reason"`
+}
+
+// ReplayArgs asks to decode again what the log holds: of a time, or what is in
+// quarantine.
+type ReplayArgs struct {
+	From       time.Time `json:"from"`
+	To         time.Time `json:"to"`
+	Quarantine bool      `json:"quarantine"`
+	ID         int64     `json:"id"` // of one frame in quarantine
+}
+
+// Replayed is what came of it.
+type Replayed struct {
+	Read     int `json:"read"`     // records of the log looked at
+	Frames   int `json:"frames"`   // decoded and stored again
+	Left     int `json:"left"`     // frames that left the quarantine
+	Remained int `json:"remained"` // frames that are in quarantine still
+	Refused  int `json:"refused"`  // frames whose rows the database refuses
+	Gone     int `json:"gone"`     // frames in quarantine that the log does not hold any more
+}
+
+// ReplayEvent is one line of the stream of a replay.
+type ReplayEvent struct {
+	Progress *Replayed `json:"progress,omitempty"`
+	Result   *Replayed `json:"result,omitempty"`
+}
+
 // CommandsArgs asks what was sent to a device.
 type CommandsArgs struct {
 	IMEI string `json:"imei"`

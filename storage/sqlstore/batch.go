@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -51,24 +52,9 @@ func (w *Writer) commit(ctx context.Context, rows *event.Rows, end storage.Posit
 		w.moved = storage.Position(have.Position)
 		return 0, errMoved
 	}
-	ids, err := w.devices(ctx, tx, rows)
+	ids, merged, err := w.apply(ctx, tx, rows)
 	if err != nil {
 		return 0, err
-	}
-	for _, st := range w.statements(rows, ids) {
-		n, err := w.insert(ctx, tx, &st)
-		if err != nil {
-			return 0, fmt.Errorf("insert into %s: %w", st.table, err)
-		}
-		merged += int64(st.rows) - n
-	}
-	for i := range rows.Replies {
-		if err := w.reply(ctx, tx, &rows.Replies[i], ids[rows.Replies[i].Device]); err != nil {
-			return 0, fmt.Errorf("complete device_commands: %w", err)
-		}
-	}
-	if err := w.latest(ctx, tx, rows, ids); err != nil {
-		return 0, fmt.Errorf("update latest_positions: %w", err)
 	}
 	w.fail("store.inserted")
 	res, err := tx.ExecContext(ctx, "UPDATE ingest_cursors SET epoch = ?, position = ?, merged = merged + ? WHERE node = ? AND shard = 0 AND epoch = ? AND position = ?",
@@ -85,6 +71,30 @@ func (w *Writer) commit(ctx context.Context, rows *event.Rows, end storage.Posit
 	w.fail("store.committed")
 	w.learn(ids)
 	return merged, nil
+}
+
+// apply writes the rows and returns the ids of their devices, and how many rows
+// were there already.
+func (w *Writer) apply(ctx context.Context, tx *sqlx.Tx, rows *event.Rows) (ids map[protocol.IMEI]int64, merged int64, err error) {
+	if ids, err = w.devices(ctx, tx, rows); err != nil {
+		return nil, 0, err
+	}
+	for _, st := range w.statements(rows, ids) {
+		n, err := w.insert(ctx, tx, &st)
+		if err != nil {
+			return nil, 0, fmt.Errorf("insert into %s: %w", st.table, err)
+		}
+		merged += int64(st.rows) - n
+	}
+	for i := range rows.Replies {
+		if err := w.reply(ctx, tx, &rows.Replies[i], ids[rows.Replies[i].Device]); err != nil {
+			return nil, 0, fmt.Errorf("complete device_commands: %w", err)
+		}
+	}
+	if err := w.latest(ctx, tx, rows, ids); err != nil {
+		return nil, 0, fmt.Errorf("update latest_positions: %w", err)
+	}
+	return ids, merged, nil
 }
 
 // lock reads the cursor and keeps others from moving it. An older epoch than
@@ -208,7 +218,11 @@ func (w *Writer) insert(ctx context.Context, tx *sqlx.Tx, st *statement) (int64,
 	v.dst = append(append(v.dst, st.table...), " ("...)
 	v.dst = append(append(v.dst, st.columns...), ") VALUES "...)
 	st.fill(&v)
-	v.dst = w.s.d.merge(v.dst[:len(v.dst)-1], st.key, st.column)
+	if w.replace {
+		v.dst = w.s.d.replace(v.dst[:len(v.dst)-1], st.key, strings.Split(st.columns, ", "))
+	} else {
+		v.dst = w.s.d.merge(v.dst[:len(v.dst)-1], st.key, st.column)
+	}
 	w.sql = v.dst
 	res, err := tx.ExecContext(ctx, string(v.dst))
 	if err != nil {

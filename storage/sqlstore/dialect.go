@@ -41,6 +41,8 @@ type dialect interface {
 	// merge ends an INSERT whose rows may be there already: they stay as they
 	// are and do not count as affected.
 	merge(dst []byte, key, column string) []byte
+	// replace ends an INSERT whose rows replace those that are there already.
+	replace(dst []byte, key string, columns []string) []byte
 	// newest ends an INSERT that replaces a row when its fix_time is not older.
 	newest(dst []byte, key string, columns []string) []byte
 	// touch ends the INSERT that registers devices and writes when they were seen.
@@ -136,6 +138,17 @@ func (mariaDialect) newest(dst []byte, _ string, columns []string) []byte {
 	return append(dst, ", fix_time = IF(VALUES(fix_time) >= fix_time, VALUES(fix_time), fix_time)"...)
 }
 
+func (mariaDialect) replace(dst []byte, _ string, columns []string) []byte {
+	dst = append(dst, " ON DUPLICATE KEY UPDATE "...)
+	for i, c := range columns {
+		if i > 0 {
+			dst = append(dst, ", "...)
+		}
+		dst = fmt.Appendf(dst, "%s = VALUES(%s)", c, c)
+	}
+	return dst
+}
+
 func (mariaDialect) touch() string {
 	return " ON DUPLICATE KEY UPDATE last_seen_at = GREATEST(COALESCE(last_seen_at, VALUES(last_seen_at)), VALUES(last_seen_at)), first_seen_at = COALESCE(first_seen_at, VALUES(first_seen_at)), updated_at = VALUES(updated_at)"
 }
@@ -198,6 +211,17 @@ func (sqliteDialect) newest(dst []byte, key string, columns []string) []byte {
 		dst = fmt.Appendf(dst, ", %s = excluded.%s", c, c)
 	}
 	return append(dst, " WHERE excluded.fix_time >= latest_positions.fix_time"...)
+}
+
+func (sqliteDialect) replace(dst []byte, key string, columns []string) []byte {
+	dst = append(append(append(dst, " ON CONFLICT ("...), key...), ") DO UPDATE SET "...)
+	for i, c := range columns {
+		if i > 0 {
+			dst = append(dst, ", "...)
+		}
+		dst = fmt.Appendf(dst, "%s = excluded.%s", c, c)
+	}
+	return dst
 }
 
 func (sqliteDialect) touch() string {

@@ -84,6 +84,7 @@ type Writer struct {
 	epoch    int64
 	decoder  *protocol.Decoder
 	failAt   func(string)
+	replace  bool             // rows that are there already are replaced: see Again
 	position storage.Position // committed, as far as known
 	moved    storage.Position // where the database says the cursor is
 	reader   Reader
