@@ -186,6 +186,9 @@ func (l *loop) tick() {
 func (l *loop) late(s *Session, wall int64) CloseReason {
 	limits := &l.s.cfg.Limits
 	silent := time.Duration(wall-s.heard.Load()) * time.Second
+	if s.heard.Load() == 0 { // taken over, and not heard by this process yet
+		silent = time.Duration(l.now-s.opened) * time.Millisecond
+	}
 	waited := time.Duration(l.now-s.since) * time.Millisecond
 	switch {
 	case len(s.unsent) > 0:

@@ -97,7 +97,7 @@ type Online struct {
 	IMEI   protocol.IMEI
 	Conn   uint64
 	Remote string
-	Heard  int64 // Unix seconds
+	Heard  int64 // Unix seconds; 0: taken over and not heard since
 }
 
 // Online lists the devices with a current connection.

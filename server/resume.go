@@ -77,7 +77,6 @@ func (s *Server) Adopt(id uint64, fd int, blob []byte) error {
 	}
 	c.state.set(stateUnplaced)
 	c.state.set(stateFramed) // whoever speaks another protocol meets the deadline of the login
-	c.heard.Store(s.cfg.Now().Unix())
 	c.home = s.leastLoaded()
 	c.home.sessions.Add(1)
 	s.count.open.Add(1)

@@ -36,7 +36,7 @@ type Session struct {
 	opened int64 // milliseconds on the server's clock
 	since  int64 // when the wait began that state says (half frame, unsent)
 
-	heard   atomic.Int64 // Unix seconds of the last input
+	heard   atomic.Int64 // Unix seconds of the last input; 0: none in this process
 	current atomic.Bool  // registered as the connection of its IMEI
 }
 

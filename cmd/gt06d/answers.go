@@ -93,7 +93,11 @@ func (a *app) Devices(ctx context.Context) ([]control.Device, error) {
 		return nil, fmt.Errorf("the database is away: %s", why)
 	}
 	for imei, o := range online { // not in the database yet
-		list = append(list, control.Device{IMEI: imei, Status: "allowed", Online: true, Remote: o.Remote, LastSeen: time.Unix(o.Heard, 0).UTC().Format(time.RFC3339)})
+		d := control.Device{IMEI: imei, Status: "allowed", Online: true, Remote: o.Remote}
+		if o.Heard > 0 {
+			d.LastSeen = time.Unix(o.Heard, 0).UTC().Format(time.RFC3339)
+		}
+		list = append(list, d)
 	}
 	return list, nil
 }
@@ -136,8 +140,12 @@ func (a *app) Validate(ctx context.Context) (control.Validation, error) {
 	v := control.Validation{OK: true, WarmingUp: time.Since(a.began) < window}
 	now := time.Now()
 	on := a.server.Registry().Online()
-	recent := 0
+	recent, heard := 0, 0
 	for _, o := range on {
+		if o.Heard == 0 && time.Since(a.began) < fresh {
+			continue // taken over a moment ago: nobody can say yet
+		}
+		heard++
 		if now.Unix()-o.Heard < int64(fresh/time.Second) {
 			recent++
 		}
@@ -148,10 +156,10 @@ func (a *app) Validate(ctx context.Context) (control.Validation, error) {
 		v.Checks = append(v.Checks, control.Check{Name: name, OK: ok, Value: value, Limit: limit, Text: text})
 	}
 	part := 1.0
-	if len(on) > 0 {
-		part = float64(recent) / float64(len(on))
+	if heard > 0 {
+		part = float64(recent) / float64(heard)
 	}
-	add("timestamps", len(on) > 0 && part >= freshPart, part, freshPart, fmt.Sprintf("%d of %d devices online spoke within %v", recent, len(on), fresh))
+	add("timestamps", len(on) > 0 && part >= freshPart, part, freshPart, fmt.Sprintf("%d of %d devices online spoke within %v", recent, heard, fresh))
 	m, err := store.Movement(ctx, now.Add(-window))
 	if err != nil {
 		return v, err

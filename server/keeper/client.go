@@ -294,8 +294,8 @@ func (l *Link) Drop(id uint64) {
 func (l *Link) Mark(pos uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if pos == l.mark {
-		return
+	if pos <= l.mark {
+		return // the last word of a server that ends may be overtaken
 	}
 	l.mark = pos
 	l.tell(message(msgMark, pos))
