@@ -41,7 +41,9 @@ func AppendAnswer(dst []byte, m *Message, frame []byte, now time.Time) []byte {
 		dst = append(dst, frame[timeAt:timeAt+timeLen]...)
 		return append(dst, tail...)
 	case answerPhoto:
-		return appendPhotoRequest(dst, frame)
+		return appendPhotoRequest(dst, m.Photo.ID, 0, m.Photo.Total)
+	case answerPhotoNext:
+		return appendNextPart(dst, &m.Photo)
 	case answerNone:
 	}
 	return dst
@@ -53,19 +55,31 @@ func AppendAnswer(dst []byte, m *Message, frame []byte, now time.Time) []byte {
 //nolint:gochecknoglobals // read-only
 var emptyAddress = []byte("\x0b\x00\x00\x00\x00NA&&NA&&0##")
 
-// appendPhotoRequest asks for the first part of the photo that 0x35 announced:
-// id, offset, size (PROTOCOL.md section 13).
-func appendPhotoRequest(dst, frame []byte) []byte {
-	const size, id, part = 18, 22, 1024
-	content := frame[4:max(4, len(frame)-trailer)]
-	if len(content) < id+4 {
-		return dst
-	}
+// photoPart is how much of a photo is asked for at a time.
+const photoPart = 1024
+
+// appendPhotoRequest asks for a part of a photo: id, offset, size (PROTOCOL.md
+// section 13).
+func appendPhotoRequest(dst []byte, id, offset, left uint32) []byte {
 	var request [10]byte
-	copy(request[:4], content[id:])
-	total := binary.BigEndian.Uint32(content[size:])
-	binary.BigEndian.PutUint16(request[8:], uint16(min(total, part)))
+	binary.BigEndian.PutUint32(request[:], id)
+	binary.BigEndian.PutUint32(request[4:], offset)
+	binary.BigEndian.PutUint16(request[8:], uint16(min(left, photoPart)))
 	return AppendFrame(dst, typePhotoData, request[:], 0)
+}
+
+// appendNextPart asks for what comes behind a part. Who does not know how large
+// the photo is, because another server heard its announcement, asks until a
+// part comes that is not full.
+func appendNextPart(dst []byte, p *Photo) []byte {
+	next := p.Place + uint32(p.Len)
+	switch {
+	case p.Total > next:
+		return appendPhotoRequest(dst, p.ID, next, p.Total-next)
+	case p.Total == 0 && p.Len == photoPart:
+		return appendPhotoRequest(dst, p.ID, next, photoPart)
+	}
+	return dst
 }
 
 // serialOf returns the serial to echo: the two bytes before checksum and tail,

@@ -26,13 +26,14 @@ type layout struct {
 type answer uint8
 
 const (
-	answerSame     answer = iota // 78 78 05, same type, same serial
-	answerNone                   // silence
-	answerExtended               // as answerSame in a 79 79 frame
-	answerTime                   // six bytes of UTC
-	answerAddress                // 0x97 with an empty address
-	answerWiFi                   // 78 78 00, type, the frame's own time; no checksum
-	answerPhoto                  // asks for the first part of a photo
+	answerSame      answer = iota // 78 78 05, same type, same serial
+	answerNone                    // silence
+	answerExtended                // as answerSame in a 79 79 frame
+	answerTime                    // six bytes of UTC
+	answerAddress                 // 0x97 with an empty address
+	answerWiFi                    // 78 78 00, type, the frame's own time; no checksum
+	answerPhotoNext               // asks for the next part of a photo, while there is one
+	answerPhoto                   // asks for the first part of a photo
 )
 
 // field is one item of a layout. read takes it from the content and says what

@@ -59,6 +59,7 @@ const (
 	HasFix               // Valid, Latitude, Longitude, SpeedKMH, Course
 	HasAltitude          // Altitude
 	HasAccuracy          // Accuracy
+	HasPhoto             // Photo
 	HasServerFlag        // ServerFlag
 	HasCRC               // the form of the frame carries a CRC at all
 )
@@ -101,6 +102,16 @@ type Attribute struct {
 	Text  string // device input: bytes that are not UTF-8 are replaced
 }
 
+// Photo is a part of a photo. At and Len say where its bytes are in the frame;
+// an announcement has none.
+type Photo struct {
+	ID       uint32
+	Total    uint32 // bytes of the whole photo; 0: this frame does not say
+	Place    uint32 // of the part: its offset in bytes, or its number
+	Numbered bool   // Place is a number
+	At, Len  int
+}
+
 // Message is one decoded frame. It keeps no reference to the frame. Its slices
 // are reused by the next Decode into the same Message, so a caller that keeps
 // a Message copies it.
@@ -138,6 +149,9 @@ type Message struct {
 	// ServerFlag is what a command reply carries of the command it answers
 	// (HasServerFlag). Firmwares that do not echo it send zeros.
 	ServerFlag uint32
+
+	// Photo is a part of a photo, or its announcement (KindPhoto, HasPhoto).
+	Photo Photo
 
 	// Error says what could not be decoded, empty when all could. What was
 	// decoded before the damage is kept. It is text for operators.

@@ -486,3 +486,55 @@ func readOBD(c *cursor, _ *field) {
 	}
 	c.take(c.rest())
 }
+
+func readPhotoTotal(c *cursor, _ *field) {
+	if v := c.number(4); c.ok() {
+		c.m.Photo.Total = uint32(v)
+		c.m.Has |= HasPhoto
+		if c.trace != nil {
+			c.say("%d", v)
+		}
+	}
+}
+
+func readPhotoID(c *cursor, _ *field) {
+	if v := c.number(4); c.ok() {
+		c.m.Photo.ID = uint32(v)
+		c.m.Has |= HasPhoto
+		if c.trace != nil {
+			c.say("%08x", v)
+		}
+	}
+}
+
+// readPhotoPart: offset, size, bytes.
+func readPhotoPart(c *cursor, _ *field) {
+	place, n := c.number(4), int(c.number(2))
+	c.photoBytes(uint32(place), n)
+}
+
+func (c *cursor) photoBytes(place uint32, n int) {
+	at := c.base + c.at
+	if c.take(n) == nil {
+		return
+	}
+	c.m.Photo.Place, c.m.Photo.At, c.m.Photo.Len = place, at, n
+	if c.trace != nil {
+		c.say("%d bytes at %d", n, place)
+	}
+}
+
+// readMedia is the end of 0x41: of pictures, which have type and format 0, the
+// number of the part and its bytes.
+func readMedia(c *cursor, _ *field) {
+	kind, format := c.number(1), c.number(1)
+	if !c.ok() || kind != 0 || format != 0 {
+		return
+	}
+	c.take(1) // event
+	place := c.number(2)
+	if c.ok() {
+		c.m.Photo.Numbered = true
+		c.photoBytes(uint32(place), c.rest())
+	}
+}

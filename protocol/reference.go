@@ -51,7 +51,7 @@ func Reference() (list []Entry) {
 var (
 	answerNames = [...]string{
 		answerSame: "78 78 05, type, serial", answerNone: "none", answerExtended: "79 79 00 05, type, serial", answerTime: "time in UTC, serial 0",
-		answerAddress: "0x97 with an empty address", answerWiFi: "78 78 00, type, the time of the frame; no checksum", answerPhoto: "0x36: the first part of the photo",
+		answerAddress: "0x97 with an empty address", answerWiFi: "78 78 00, type, the time of the frame; no checksum", answerPhoto: "0x36: the first part of the photo", answerPhotoNext: "0x36: the next part, while there is one",
 	}
 	groupNames = [...]string{
 		anyModel: "", modelLW: "LW*", modelSeeWorld: "SEEWORLD", modelNT: "NT11 NT20 NT26 NT40 NT46 VL100 XT40", modelVL: "VL103 LL303 VL512 G18",
@@ -64,7 +64,7 @@ var (
 		"ignition, mode, re-upload": 3, "hours, minutes": 3, "hours, seconds": 4, "external voltage, 12 bits": 2, "satellites and signal": 2,
 		"battery temperature": 2, "cell voltages": 28, "clocked": 1, "tag, unless zero": 8, "mileage, 10 m": 4, "Benway inputs": 2, "status": 1,
 		"temperature, sign and magnitude": 1, "temperature, bit 15 positive": 2, "temperature, 1/100": 2, "charging and motion": 2, "re-upload": 1,
-		"alarm, any": 1,
+		"alarm, any": 1, "photo size": 4, "photo id": 4,
 	}
 )
 

@@ -206,8 +206,8 @@ var table = [256][]row{
 		}, powerV, []field{{read: readPorts, name: "ports"}}, left())}},
 	},
 	0x35: {{layout: layout{"photo announced (X1)", KindPhoto, answerPhoto, join([]field{{read: readTime, name: "time"}}, skip("fix status", 1), skip("latitude", 4), skip("longitude", 4), skip("camera", 1), skip("source", 1), skip("format", 1), []field{
-		{read: readUint, name: "size", size: 4, key: "photoSize", unit: "bytes"},
-		{read: readUint, name: "photo id", size: 4, key: "photoId"},
+		{read: readPhotoTotal, name: "photo size", unit: "bytes"},
+		{read: readPhotoID, name: "photo id"},
 	}, left())}}},
 	0x36: {
 		{header: headerBasic, min: 0x35, max: 0x35, layout: layout{"location with tag (TRX16i)", KindLocation, answerSame, join(gps, oneCell(2, 4), []field{
@@ -221,7 +221,7 @@ var table = [256][]row{
 			{read: readTag, name: "tag, unless zero"},
 		}, left())}},
 		{header: headerBasic, layout: layout{"heartbeat with modules", KindHeartbeat, answerSame, join(status, levels, alarm, skip("language", 1), []field{{read: readModules, name: "modules"}})}},
-		{header: headerExtended, layout: layout{"photo data", KindPhoto, answerNone, left()}},
+		{header: headerExtended, layout: layout{"photo data (X1)", KindPhoto, answerPhotoNext, join([]field{{read: readPhotoID, name: "photo id"}, {read: readPhotoPart, name: "offset, size, bytes"}}, left())}},
 	},
 	0x37: {{layout: layout{"location with module", KindLocation, answerSame, join(gps, cell, []field{{read: readUpload, name: "ignition, event, re-upload", when: when{least: 3}}, {read: readModule, name: "module"}}, rest)}}},
 	0x38: {{layout: layout{"location with typed cell", KindLocation, answerNone, join(gps, skip("upload mode", 1), skip("re-upload", 1), []field{{read: readTypedCell, name: "cell"}}, left())}}},
@@ -247,7 +247,11 @@ var table = [256][]row{
 		{read: readUint, name: "controller status", size: 4, key: "controllerStatus"},
 		{read: readUint, name: "controller fault", size: 4, key: "controllerFault"},
 	}, left())}}},
-	0x41:     {{layout: layout{"multimedia", KindPhoto, answerExtended, join(skip("serial number", 8), skip("time", 4), skip("gps", 14), skip("cell", 8), skip("media id", 4), skip("media length", 4), skip("media type", 1), skip("media format", 1), left())}}},
+	0x41: {{layout: layout{"multimedia", KindPhoto, answerExtended, join(skip("serial number", 8), skip("time", 4), skip("gps", 14), skip("cell", 8), []field{
+		{read: readPhotoID, name: "photo id"},
+		{read: readPhotoTotal, name: "photo size", unit: "bytes"},
+		{read: readMedia, name: "media type, format, event, number, bytes"},
+	}, left())}}},
 	0x61:     {{layout: layout{"location with iButton", KindLocation, answerSame, join(skip8, gps, oneCell(2, 4), []field{{read: readNumberText, name: "iButton", size: 6, key: "driverUniqueId"}}, left())}}},
 	0x65:     {{header: headerBasic, layout: layout{"trouble codes", KindOBD, answerSame, left()}}, {layout: layout{"trouble codes", KindOBD, answerNone, left()}}},
 	0x66:     {{header: headerBasic, layout: layout{"engine parameters", KindOBD, answerSame, left()}}, {layout: layout{"engine parameters", KindOBD, answerNone, left()}}},

@@ -143,6 +143,7 @@ func (l *loop) drop(s *Session, why CloseReason) {
 	l.abandon(s, ErrOffline)
 	l.s.cfg.Keeper.Drop(s.id)
 	delete(l.owing, s)
+	delete(l.photos, s)
 	l.slots[s.slot] = nil
 	l.free = append(l.free, s.slot)
 	s.state.clear(stateAgain) // it may still be in the list

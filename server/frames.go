@@ -133,6 +133,9 @@ func (l *loop) frame(s *Session, frame []byte, end int) {
 	} else if s.loggedIn() && m.CRCOK {
 		s.batch.frames++
 	}
+	if m.Kind == protocol.KindPhoto {
+		l.photo(s, &m.Photo)
+	}
 	before := len(w.answers)
 	if s.loggedIn() {
 		w.answers = protocol.AppendAnswer(w.answers, m, frame, w.at)
@@ -144,6 +147,16 @@ func (l *loop) frame(s *Session, frame []byte, end int) {
 		seen := w.records[len(w.records)-1]
 		seen.Answer = w.answers[before:]
 		l.s.cfg.Observe(&seen, m)
+	}
+}
+
+// photo remembers how large an announced photo is, for the requests of its
+// parts.
+func (l *loop) photo(s *Session, p *protocol.Photo) {
+	if p.Len == 0 {
+		l.photos[s] = *p
+	} else if known := l.photos[s]; known.ID == p.ID && p.Total == 0 {
+		p.Total = known.Total
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
+
+	"gt06/protocol"
 )
 
 const (
@@ -40,13 +42,14 @@ type loop struct {
 	ep     int
 	wakeFD int
 
-	slots []*Session // by epoll slot
-	free  []int32
-	ready []*Session            // of the batch being collected
-	again []*Session            // must be looked at in the next batch
-	owing map[*Session]struct{} // need older records: answers the kernel did not take, held input
-	down  map[*Session][]*downlink
-	work  work
+	slots  []*Session // by epoll slot
+	free   []int32
+	ready  []*Session            // of the batch being collected
+	again  []*Session            // must be looked at in the next batch
+	owing  map[*Session]struct{} // need older records: answers the kernel did not take, held input
+	down   map[*Session][]*downlink
+	photos map[*Session]protocol.Photo // announced
+	work   work
 
 	listener *Listener // nil but in the first loop
 	deaf     bool      // the listener is out of the set until the next tick
@@ -66,7 +69,7 @@ type loop struct {
 }
 
 func newLoop(s *Server, app Appender) (*loop, error) {
-	l := &loop{s: s, app: app, ep: -1, wakeFD: -1, owing: map[*Session]struct{}{}, down: map[*Session][]*downlink{}}
+	l := &loop{s: s, app: app, ep: -1, wakeFD: -1, owing: map[*Session]struct{}{}, down: map[*Session][]*downlink{}, photos: map[*Session]protocol.Photo{}}
 	var err error
 	if l.ep, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, err

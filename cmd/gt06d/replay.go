@@ -13,6 +13,7 @@ import (
 	"gt06/server/control"
 	"gt06/storage"
 	"gt06/storage/event"
+	"gt06/storage/photo"
 	"gt06/storage/spool"
 	"gt06/storage/sqlstore"
 )
@@ -115,7 +116,7 @@ func (r *replay) flush(ctx context.Context) error {
 	if len(r.items) == 0 {
 		return nil
 	}
-	done, err := r.store.Again(ctx, &r.a.decoder, r.items)
+	done, err := r.store.Again(ctx, &r.a.decoder, photo.New(r.a.photoDir()), r.items)
 	r.items = r.items[:0]
 	r.done.Frames += done.Frames
 	r.done.Left += done.Left

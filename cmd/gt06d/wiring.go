@@ -20,6 +20,7 @@ import (
 	"gt06/protocol"
 	"gt06/server"
 	"gt06/storage"
+	"gt06/storage/photo"
 	"gt06/storage/spool"
 	"gt06/storage/sqlstore"
 )
@@ -149,6 +150,8 @@ func (a *app) storeOptions() sqlstore.Options {
 	}
 }
 
+func (a *app) photoDir() string { return filepath.Join(a.cfg.DataDir, "photos") }
+
 // storeRows opens the database behind the devices' back and moves the log into
 // it. A database that is away is tried for ever; one that refuses us for good
 // ends the server at its first start only: later it may be an operator's hand.
@@ -165,7 +168,7 @@ func (a *app) storeRows(ctx context.Context) error {
 	w := store.Writer(sqlstore.WriterOptions{
 		Log:  rowLog{a.spool, filepath.Join(a.cfg.DataDir, "spool"), a.log},
 		Node: a.node, Epoch: int64(a.spool.Generation()),
-		Decoder: &a.decoder, Failpoint: a.fail,
+		Decoder: &a.decoder, Failpoint: a.fail, Photos: photo.New(a.photoDir()),
 	})
 	a.store.set(store, w, "")
 	var wg sync.WaitGroup

@@ -31,8 +31,8 @@ type Redone struct {
 // Again decodes records once more and stores what they say today. Rows that are
 // there are replaced, so nothing is doubled; a frame that was in quarantine and
 // can be decoded now leaves it. The cursor is not touched.
-func (s *Store) Again(ctx context.Context, decoder *protocol.Decoder, items []Item) (done Redone, err error) {
-	w := &Writer{s: s, decoder: decoder, known: map[protocol.IMEI]device{}, touched: map[protocol.IMEI]int64{}, replace: true}
+func (s *Store) Again(ctx context.Context, decoder *protocol.Decoder, photos Photos, items []Item) (done Redone, err error) {
+	w := &Writer{s: s, decoder: decoder, photos: photos, known: map[protocol.IMEI]device{}, touched: map[protocol.IMEI]int64{}, replace: true}
 	return w.again(ctx, items)
 }
 

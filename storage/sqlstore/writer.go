@@ -51,6 +51,12 @@ type WriterOptions struct {
 	Epoch     int64  // the generation of the owner
 	Decoder   *protocol.Decoder
 	Failpoint func(name string) // tests
+	Photos    Photos            // nil: photos stay in the log
+}
+
+// Photos puts photos together; photo.Store is one.
+type Photos interface {
+	Add(imei protocol.IMEI, p *protocol.Photo, data []byte) (file string, err error)
 }
 
 // State is how the writer fares.
@@ -84,6 +90,7 @@ type Writer struct {
 	epoch    int64
 	decoder  *protocol.Decoder
 	failAt   func(string)
+	photos   Photos
 	replace  bool             // rows that are there already are replaced: see Again
 	position storage.Position // committed, as far as known
 	moved    storage.Position // where the database says the cursor is
@@ -118,7 +125,7 @@ type writerMetrics struct {
 // Writer prepares a writer; Run does the work.
 func (s *Store) Writer(o WriterOptions) *Writer {
 	w := &Writer{
-		s: s, log: o.Log, node: o.Node, epoch: o.Epoch, decoder: o.Decoder, failAt: o.Failpoint,
+		s: s, log: o.Log, node: o.Node, epoch: o.Epoch, decoder: o.Decoder, failAt: o.Failpoint, photos: o.Photos,
 		known: map[protocol.IMEI]device{}, touched: map[protocol.IMEI]int64{},
 	}
 	w.status.Store(&Status{State: StateOK})
@@ -342,6 +349,23 @@ func (w *Writer) build(it *item) {
 	}
 	w.decoder.Decode(&w.msg, it.rec.Input, protocol.Session{IMEI: it.rec.Device, UTCOffset: it.rec.UTCOffset, Model: it.rec.Model})
 	event.Build(&w.rows, &it.rec, it.end, &w.msg)
+	if w.msg.Has&protocol.HasPhoto != 0 && w.photos != nil && it.rec.Device != 0 && w.msg.Error == "" {
+		w.photo(it)
+	}
+}
+
+// photo keeps a part of a photo; the row of its last part names the file. What
+// fails here is in the log, and a replay tries it again.
+func (w *Writer) photo(it *item) {
+	p := &w.msg.Photo
+	file, err := w.photos.Add(it.rec.Device, p, it.rec.Input[p.At:p.At+p.Len])
+	if err != nil {
+		w.s.log.Warn("a photo", zap.Stringer("imei", it.rec.Device), zap.Error(err))
+		return
+	}
+	if file != "" && len(w.rows.Events) > 0 {
+		w.rows.Events[len(w.rows.Events)-1].Attributes = protocol.AppendAttributes(nil, []protocol.Attribute{{Key: "image", Type: protocol.String, Text: file}})
+	}
 }
 
 func (w *Writer) committed(items []item, merged int64) {
