@@ -32,11 +32,11 @@ type decoder struct {
 
 func (t *tool) decodeCommand() *cobra.Command {
 	d := &decoder{}
-	var raw bool
+	var raw, pcap bool
 	var zone int
 	c := &cobra.Command{
 		Use: "decode", Short: "Explain frames, read as hex, one a line",
-		Example: "  echo 78780a134004040001000fdcee0d0a | gt06ctl decode\n  gt06ctl decode --json < frames.txt\n  gt06ctl decode --raw < capture.bin",
+		Example: "  echo 78780a134004040001000fdcee0d0a | gt06ctl decode\n  gt06ctl decode --json < frames.txt\n  gt06ctl decode --raw < stream.bin\n  tcpdump -w - port 5023 | gt06ctl decode --pcap",
 		Long: `Each line is one frame as it was cut, whatever its length byte, checksum or tail
 say. The lines are one connection: a login sets the device and the time zone of
 those after it. Without --json every byte is named; with it each non-empty line
@@ -45,13 +45,19 @@ gives exactly one JSON object.`,
 			d.out, d.json = cmd.OutOrStdout(), t.json
 			d.session.UTCOffset = int32(zone) * 60
 			d.zoneGiven = cmd.Flags().Changed("tz")
-			if raw {
+			switch {
+			case raw && pcap:
+				return cli.Fail(cli.Usage, errors.New("--raw and --pcap are two forms of input: give one"))
+			case raw:
 				return d.stream(cmd.InOrStdin())
+			case pcap:
+				return d.capture(cmd.InOrStdin())
 			}
 			return d.lines(cmd.InOrStdin())
 		},
 	}
 	c.Flags().BoolVar(&raw, "raw", false, "read a stream of bytes and cut it as the server does")
+	c.Flags().BoolVar(&pcap, "pcap", false, "read a capture of packets (pcap, pcapng), put its streams together and cut both directions")
 	c.Flags().BoolVar(&d.noLogin, "no-login", false, "a login does not change what follows")
 	c.Flags().StringVar(&d.session.Model, "model", "", "the operator's model of the device: some frames mean something else on it")
 	c.Flags().IntVar(&zone, "tz", 0, "time zone of the device in minutes east of UTC")
