@@ -138,7 +138,7 @@ func (l *loop) frame(s *Session, frame []byte, end int) {
 	}
 	before := len(w.answers)
 	if s.loggedIn() {
-		w.answers = protocol.AppendAnswer(w.answers, m, frame, w.at)
+		w.answers = protocol.AppendAnswerBy(l.policy(m.Type, s.device.Model), w.answers, m, frame, w.at)
 	} else {
 		w.tally.early++
 	}
@@ -148,6 +148,13 @@ func (l *loop) frame(s *Session, frame []byte, end int) {
 		seen.Answer = w.answers[before:]
 		l.s.cfg.Observe(&seen, m)
 	}
+}
+
+func (l *loop) policy(typ byte, model string) protocol.Policy {
+	if l.s.cfg.Answers == nil {
+		return protocol.AnswerTraccar
+	}
+	return l.s.cfg.Answers(typ, model)
 }
 
 // photo remembers how large an announced photo is, for the requests of its

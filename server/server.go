@@ -55,6 +55,9 @@ type Config struct {
 	Directory   Directory
 	Decoder     *protocol.Decoder
 	Limits      Limits
+	// Answers says whose habit answers follow, by type and the operator's model;
+	// nil: Traccar's.
+	Answers func(typ byte, model string) protocol.Policy
 	// Observe sees each record before it is durable, while Watch asks for it.
 	// It must not keep its arguments.
 	Observe    func(*Record, *protocol.Message)

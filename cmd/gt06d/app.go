@@ -207,7 +207,12 @@ func (a *app) gather() error {
 	if err := a.connectKeeper(); err != nil {
 		return err
 	}
+	answers, err := a.cfg.Answers.Rules()
+	if err != nil {
+		return cli.Fail(cli.Usage, err)
+	}
 	a.server, err = server.New(server.Config{
+		Answers:    answers,
 		Generation: a.spool.Generation(), Limits: a.limits(), Decoder: &a.decoder, Keeper: a.keep.loops(),
 		NewAppender: func() server.Appender { return &appender{log: a.spool} },
 		Directory:   &a.fleet, Observe: a.observe, Failpoint: a.fail, Logger: a.log, Registerer: a.reg,

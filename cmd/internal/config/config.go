@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
 
+	"gt06/protocol"
 	"gt06/server/control"
 )
 
@@ -34,6 +36,7 @@ type Config struct {
 	Limits    Limits    `yaml:"limits"`
 	Upgrade   Upgrade   `yaml:"upgrade"`
 	Commands  Commands  `yaml:"commands"`
+	Answers   Answers   `yaml:"answers"`
 	Keeper    string    `yaml:"keeper"`
 	Log       Log       `yaml:"log"`
 
@@ -77,6 +80,56 @@ type Limits struct {
 type Commands struct {
 	Allow       []string `yaml:"allow"`         // first words; "*" is any
 	CutBelowKMH float64  `yaml:"cut_below_kmh"` // an engine is stopped below this speed only
+}
+
+// Answers is whose habit the answers to devices follow: traccar, vendor or
+// none. A model outranks a type, a type the policy.
+type Answers struct {
+	Policy string            `yaml:"policy"`
+	Types  map[string]string `yaml:"types"`  // "0x22": none
+	Models map[string]string `yaml:"models"` // NT20: vendor
+}
+
+// Rules returns the policy as a function.
+func (a *Answers) Rules() (func(typ byte, model string) protocol.Policy, error) {
+	parse := func(what, s string) (protocol.Policy, error) {
+		p, ok := protocol.ParsePolicy(s)
+		if !ok {
+			return 0, fmt.Errorf("answers: %s is %q: it can be traccar, vendor or none", what, s)
+		}
+		return p, nil
+	}
+	all, err := parse("policy", a.Policy)
+	if err != nil {
+		return nil, err
+	}
+	var types [256]protocol.Policy
+	for i := range types {
+		types[i] = all
+	}
+	for name, s := range a.Types {
+		n, err := strconv.ParseUint(strings.TrimPrefix(strings.ToLower(name), "0x"), 16, 8)
+		if err != nil {
+			return nil, fmt.Errorf("answers: %q is no type: write 0x22", name)
+		}
+		if types[n], err = parse(name, s); err != nil {
+			return nil, err
+		}
+	}
+	models := map[string]protocol.Policy{}
+	for name, s := range a.Models {
+		if models[strings.ToUpper(name)], err = parse(name, s); err != nil {
+			return nil, err
+		}
+	}
+	return func(typ byte, model string) protocol.Policy {
+		if model != "" && len(models) > 0 {
+			if p, ok := models[strings.ToUpper(model)]; ok {
+				return p
+			}
+		}
+		return types[typ]
+	}, nil
 }
 
 // DefaultAllow are the commands that tell something, and those that move the
@@ -164,6 +217,7 @@ func (f *Flags) Load(env func(string) string) (Config, error) {
 		DataDir: f.set.Lookup("data-dir").DefValue, Kind: f.set.Lookup("store").DefValue,
 		Log: Log{Level: f.set.Lookup("log-level").DefValue}, Keeper: f.set.Lookup("keeper").DefValue,
 		Upgrade:  Upgrade{Probation: Duration(5 * time.Second)},
+		Answers:  Answers{Policy: "traccar"},
 		Commands: Commands{Allow: DefaultAllow(), CutBelowKMH: 20},
 	}
 	path := f.pick("config", f.config, env("GT06_CONFIG"), "")
@@ -239,6 +293,9 @@ func exists(path string) bool {
 func (c *Config) check() error {
 	if c.Keeper != "auto" && c.Keeper != "off" {
 		return fmt.Errorf("keeper is %q: it can be auto or off", c.Keeper)
+	}
+	if _, err := c.Answers.Rules(); err != nil {
+		return err
 	}
 	switch c.Kind {
 	case "sqlite":

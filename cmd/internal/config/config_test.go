@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"gt06/protocol"
+
 	"github.com/spf13/pflag"
 )
 
@@ -27,6 +29,29 @@ func file(t *testing.T, text string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+func TestAnswers(t *testing.T) {
+	t.Parallel()
+	a := Answers{Policy: "vendor", Types: map[string]string{"0x22": "traccar", "13": "none"}, Models: map[string]string{"nt20": "none"}}
+	rules, err := a.Rules()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		typ   byte
+		model string
+		want  protocol.Policy
+	}{{0x12, "", protocol.AnswerVendor}, {0x22, "", protocol.AnswerTraccar}, {0x13, "X", protocol.AnswerNone}, {0x22, "NT20", protocol.AnswerNone}} {
+		if got := rules(c.typ, c.model); got != c.want {
+			t.Errorf("0x%02x %q: %v, want %v", c.typ, c.model, got, c.want)
+		}
+	}
+	for _, bad := range []Answers{{Policy: "all"}, {Policy: "none", Types: map[string]string{"x": "none"}}, {Policy: "none", Types: map[string]string{"0x22": "x"}}, {Policy: "none", Models: map[string]string{"A": "x"}}, {}} {
+		if _, err := bad.Rules(); err == nil {
+			t.Errorf("%+v is taken", bad)
+		}
+	}
 }
 
 func TestFlagsBeatEnvironmentBeatsFile(t *testing.T) {
