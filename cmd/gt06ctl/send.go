@@ -44,6 +44,9 @@ offline.`,
 			switch {
 			case t.json:
 				return printJSON(out, sent)
+			case sent.Queued != "":
+				_, err := fmt.Fprintf(out, "the device is offline: %q waits for it until %s\n", sent.Command, sent.Queued)
+				return err
 			case sent.Reply == nil:
 				_, err := fmt.Fprintf(out, "sent %q\n", sent.Command)
 				return err
@@ -53,6 +56,7 @@ offline.`,
 		},
 	}
 	c.Flags().DurationVar(&args.Wait, "wait", 30*time.Second, "how long to wait for the reply; 0: not at all")
+	c.Flags().DurationVar(&args.Queue, "queue", 0, "keep the command this long for a device that is offline")
 	c.Flags().BoolVar(&args.CutEngine, "yes-cut-engine", false, "yes, the engine may stop")
 	c.Flags().BoolVar(&args.Alternative, "alternative", false, "the older texts, with a password")
 	c.Flags().StringVar(&args.Password, "password", "", "the device's password, for --alternative")

@@ -57,6 +57,7 @@ type app struct {
 	control *control.Server
 	tails   tails
 	waits   waits
+	queue   queue
 	accepts accepts
 
 	// The database behind it.

@@ -104,6 +104,8 @@ func (a *app) send(ctx context.Context, q *control.SendArgs) (*control.Sent, err
 	handed, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	switch err := a.server.Send(handed, imei, b); {
+	case errors.Is(err, server.ErrOffline) && q.Queue > 0:
+		return a.enqueue(imei, text, q.Queue)
 	case errors.Is(err, server.ErrOffline):
 		return nil, cli.Fail(cli.NoDevice, fmt.Errorf("%s: %w", imei, err), "gt06ctl devices lists who is online")
 	case errors.Is(err, context.DeadlineExceeded):

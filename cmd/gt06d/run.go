@@ -111,6 +111,11 @@ func (r *running) announce(ctx context.Context) error {
 	})
 	r.wg.Go(func() { a.settle(ctx) })
 	r.wg.Go(func() { a.proven(ctx) })
+	if err := a.queue.load(a.queuePath()); err != nil {
+		a.log.Error("queued commands are not sent", zap.Error(err))
+	} else {
+		r.wg.Go(func() { a.sendQueued(ctx) })
+	}
 	if every := watchdog(); every > 0 {
 		r.wg.Go(func() { a.feed(ctx, every) })
 	}

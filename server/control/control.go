@@ -126,6 +126,7 @@ type SendArgs struct {
 	Flag        uint32        `json:"flag,omitempty"` // the device sends it back with its reply; 0: the server chooses
 	Wait        time.Duration `json:"wait,omitempty"` // for the reply; 0: return when it is sent
 	CutEngine   bool          `json:"cut_engine,omitempty"`
+	Queue       time.Duration `json:"queue,omitempty"` // keep it this long for a device that is offline
 	Alternative bool          `json:"alternative,omitempty"`
 	Password    string        `json:"password,omitempty"`
 }
@@ -138,6 +139,7 @@ type Sent struct {
 	SentAt  string  `json:"sent_at"` // RFC 3339
 	Reply   *string `json:"reply"`   // null: none came, or nobody waited
 	AfterMS float64 `json:"after_ms"`
+	Queued  string  `json:"queued,omitempty"` // RFC 3339: it waits for the device until then
 }
 
 // QuarantineArgs asks what is in quarantine.

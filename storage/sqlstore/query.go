@@ -82,6 +82,15 @@ type Command struct {
 	RepliedAt string `json:"replied_at"` // "": not yet
 }
 
+// Sent says whether a command with a flag was sent to a device.
+func (s *Store) Sent(ctx context.Context, imei string, flag uint32) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	var n int
+	err := s.db.GetContext(ctx, &n, "SELECT COUNT(*) FROM device_commands c JOIN devices d ON d.id = c.device_id WHERE d.imei = ? AND c.flag = ?", imei, flag)
+	return n > 0, s.classify(err)
+}
+
 // Commands returns what was sent to a device, the newest first.
 func (s *Store) Commands(ctx context.Context, imei string, most int) ([]Command, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)

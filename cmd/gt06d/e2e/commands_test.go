@@ -1,9 +1,13 @@
 package e2e
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -159,6 +163,51 @@ func TestCommands(t *testing.T) {
 		r := d.replier(20, func(f uint32, _ string) []byte { return oldReply(f, "here") })
 		if out, errs, code := d.ctl("send", r.imei, "status"); code != 0 || !strings.Contains(out, "here") {
 			t.Errorf("exit code %d, %s%s", code, out, errs)
+		}
+	})
+	t.Run("queued, over a kill", func(t *testing.T) {
+		imei := device.IMEI(24).String()
+		if out, errs, code := d.ctl("send", imei, "status", "--queue", "1m"); code != 0 || !strings.Contains(out, "waits for it") {
+			t.Errorf("exit code %d, %s%s", code, out, errs)
+		}
+		if _, errs, code := d.ctl("send", imei, "engine-stop", "--queue", "1m", "--yes-cut-engine"); code != 3 {
+			t.Errorf("an engine cut is kept for later: exit code %d, %s", code, errs)
+		}
+		d.kill()
+		d.start()
+		r := d.replier(24, func(f uint32, _ string) []byte { return oldReply(f, "at last") })
+		d.eventually(10*time.Second, "the command is sent and answered", func() bool {
+			rows := d.commandRows(r.imei)
+			return len(rows) == 1 && rows[0].Reply == "at last"
+		})
+		d.kill()
+		d.start()
+		pause(2500 * time.Millisecond)
+		if rows := d.commandRows(r.imei); len(rows) != 1 {
+			t.Errorf("rows %+v", rows)
+		}
+	})
+	t.Run("captured", func(t *testing.T) {
+		r := d.replier(25, nil)
+		file := filepath.Join(t.TempDir(), "device.pcap")
+		go func() {
+			for n := range 20 {
+				pause(50 * time.Millisecond)
+				_, _ = r.c.Write(device.Build(device.Location, 25, 2+n, time.Now()).Bytes)
+			}
+		}()
+		if out, errs, code := d.ctl("capture", r.imei, "--for", "1500ms", "--out", file); code != 0 {
+			t.Errorf("exit code %d, %s%s", code, out, errs)
+		}
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.CommandContext(t.Context(), filepath.Join(programs, "gt06ctl"), "decode", "--pcap", "--json")
+		cmd.Stdin = bytes.NewReader(b)
+		out, err := cmd.Output()
+		if err != nil || strings.Count(string(out), `"type":"location"`) < 10 || strings.Count(string(out), `"up":false`) < 10 {
+			t.Errorf("%v, %s", err, out)
 		}
 	})
 	t.Run("two at once", func(t *testing.T) {
