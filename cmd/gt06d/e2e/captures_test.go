@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,6 +22,9 @@ import (
 	"gt06/protocol"
 	"gt06/protocol/device"
 	"gt06/protocol/vectortest"
+	"gt06/server/control"
+	"gt06/storage/sqlstore"
+	"gt06/storage/sqlstore/mariadbtest"
 )
 
 // captures returns the frames of real devices.
@@ -150,7 +154,8 @@ func exchange(t *testing.T, d *daemon, n int, v *vectortest.Vector) {
 	t.Helper()
 	c, err := net.Dial("tcp", d.addr) //nolint:noctx // loopback
 	if err != nil {
-		t.Fatal(err)
+		t.Error(err)
+		return
 	}
 	defer c.Close() //nolint:errcheck // a test's own
 	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
@@ -160,7 +165,8 @@ func exchange(t *testing.T, d *daemon, n int, v *vectortest.Vector) {
 	stream := slices.Concat(login, frame)
 	for _, part := range [][]byte{stream[:len(login)+len(frame)/2], stream[len(login)+len(frame)/2:], last} {
 		if _, err := c.Write(part); err != nil {
-			t.Fatal(err)
+			t.Error(err)
+			return
 		}
 		pause(time.Millisecond)
 	}
@@ -175,7 +181,8 @@ func exchange(t *testing.T, d *daemon, n int, v *vectortest.Vector) {
 	for !bytes.HasSuffix(got, end) {
 		k, err := c.Read(buf)
 		if err != nil {
-			t.Fatalf("%s: %v after %x", v.ID, err, got)
+			t.Errorf("%s: %v after %x", v.ID, err, got)
+			return
 		}
 		got = append(got, buf[:k]...)
 	}
@@ -333,5 +340,91 @@ func TestEverySplitOfEveryKindThroughTheSocket(t *testing.T) {
 				t.Fatalf("kind %d split at %d: answer %x, want %x", kind, at, got, want)
 			}
 		}
+	}
+}
+
+// Every generated frame, through the socket: its answer is the one expected,
+// whatever stands in the frame. Each comes from a device of its own, ten at a
+// time.
+func TestGeneratedThroughTheSocket(t *testing.T) {
+	t.Parallel()
+	var list []vectortest.Vector
+	vectortest.Lines(t, "generated.jsonl", func(line []byte) {
+		var v vectortest.Vector
+		if err := json.Unmarshal(line, &v); err != nil {
+			t.Fatal(err)
+		}
+		frame, _ := hex.DecodeString(v.Hex)
+		given := len(v.Expected.Error) == 0 || bytes.Equal(v.Expected.Error, []byte("null"))
+		if c := new(protocol.Framer).Next(frame, true); c.Len == len(frame) && given && v.Model == "" {
+			list = append(list, v)
+		}
+	})
+	d := newDaemon(t)
+	d.start()
+	var wg sync.WaitGroup
+	for part := range slices.Chunk(list, (len(list)+9)/10) {
+		wg.Go(func() {
+			for i := range part {
+				exchange(t, d, 10_000+i, &part[i])
+			}
+		})
+	}
+	wg.Wait()
+	d.drained()
+	t.Logf("%d frames", len(list))
+	if len(list) < 1000 {
+		t.Errorf("only %d frames", len(list))
+	}
+}
+
+// What a device writes is harmless in SQL, JSON, logs and on terminals.
+func TestStringsFromTheWire(t *testing.T) {
+	t.Parallel()
+	nasty := map[string]string{
+		"quotes": `'; DROP TABLE devices; -- "\`, "lines": "a\r\nb\n{\"level\":\"error\"}\n", "terminal": "\x1b[2J\x1b]0;owned\x07", "zeros": "a\x00b",
+		"not UTF-8": "\xff\xfe\x80", "long": strings.Repeat("x'\\\"", 15_000),
+	}
+	for store, args := range map[string][]string{"sqlite": nil, "mariadb": {"--store", "mariadb"}} {
+		t.Run(store, func(t *testing.T) {
+			t.Parallel()
+			if args != nil {
+				args = append(args, "--dsn", mariadbtest.Schema(t))
+			}
+			d := newDaemon(t, args...)
+			d.start()
+			n := 30
+			for name, text := range nasty {
+				r := d.replier(n, nil)
+				n++
+				b := append([]byte{0, 0, 0, 1, 1}, text...)
+				if _, err := r.c.Write(protocol.AppendExtended(nil, 0x21, b, 3)); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := r.c.Write(protocol.AppendExtended(nil, 0x9b, append([]byte{3}, text...), 4)); err != nil {
+					t.Fatal(err)
+				}
+				pause(50 * time.Millisecond)
+				d.drained()
+				var rows []sqlstore.Stored
+				if err := d.client().Call(t.Context(), "rows", control.RowsArgs{IMEIs: []string{r.imei}}, &rows); err != nil {
+					t.Fatal(err)
+				}
+				kinds := map[string]int{}
+				for _, row := range rows {
+					kinds[row.Table+" "+row.Kind]++
+				}
+				if kinds["device_events command_reply"] != 1 || kinds["device_events info"] != 1 || kinds["quarantined_frames "] != 0 {
+					t.Errorf("%s: rows %v", name, kinds)
+				}
+			}
+			if strings.Contains(d.out.String(), "\x1b") {
+				t.Error("the log has an escape of a device")
+			}
+			out, _, code := d.ctl("devices", "--json")
+			if code != 0 || !json.Valid([]byte(out)) || strings.Count(out, `"imei"`) != len(nasty) {
+				t.Errorf("exit code %d, %s", code, out)
+			}
+		})
 	}
 }
