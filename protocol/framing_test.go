@@ -130,18 +130,6 @@ func declared(b []byte) int {
 	return 0
 }
 
-// proves says whether a frame has the length it declares and a right checksum.
-func proves(b []byte) bool {
-	if len(b) < 10 {
-		return false
-	}
-	size := int(b[2]) + 5
-	if b[0] == 0x79 {
-		size = (int(b[2])<<8 | int(b[3])) + 6
-	}
-	return (b[0] == 0x78 || b[0] == 0x79) && b[0] == b[1] && size == len(b) && protocol.CRC(b[2:size-4]) == uint16(b[size-4])<<8|uint16(b[size-3])
-}
-
 func TestSessionVectors(t *testing.T) {
 	t.Parallel()
 	all, equal := 0, 0
