@@ -35,7 +35,7 @@ race:
 e2e:
 	$(GO) test -v -parallel 8 ./cmd/gt06d/e2e
 
-FUZZTIME ?= 5m
+FUZZTIME ?= 10m
 fuzz:
 	$(GO) test ./protocol -run xxx -fuzz FuzzFramer -fuzztime $(FUZZTIME)
 	$(GO) test ./protocol -run xxx -fuzz FuzzDecode -fuzztime $(FUZZTIME)

@@ -34,7 +34,7 @@ func readCellSized(c *cursor, f *field) {
 	const known = 9 // a 2G cell and the length byte itself
 	n := int(c.number(1))
 	if n == 0 && c.ok() {
-		rest := c.b[c.at:]
+		rest := c.b[min(c.at, len(c.b)):]
 		// The five status bytes, serial and checksum behind the cell are not
 		// part of what must be zero: an empty place is recognised by what
 		// follows it.

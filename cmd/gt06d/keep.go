@@ -347,7 +347,7 @@ func (k *keeping) close() error {
 }
 
 // stopJob says whether systemd is stopping our unit, and not restarting it.
-func stopJob(ctx context.Context) bool {
+func stopJob(ctx context.Context, log *zap.Logger) bool {
 	if !systemd() {
 		return false
 	}
@@ -363,11 +363,16 @@ func stopJob(ctx context.Context) bool {
 	if strings.Contains(path, "/user.slice/") {
 		args = append([]string{"--user"}, args...)
 	}
-	out, err := exec.CommandContext(ctx, "systemctl", args...).Output()
-	if err != nil {
-		return false
+	for {
+		out, err := exec.CommandContext(ctx, "systemctl", args...).Output()
+		// "123 gt06d.service stop running"; a signal that no job sent has none.
+		if fields := strings.Fields(string(out)); err == nil {
+			return len(fields) > 2 && fields[2] == "stop"
+		}
+		// A message bus that is busy says no at first.
+		if !pause(ctx, 50*time.Millisecond) {
+			log.Warn("systemd does not say whether this is a stop or a restart: the keeper holds the connections for its grace", zap.Error(err))
+			return false
+		}
 	}
-	// "123 gt06d.service stop running"
-	fields := strings.Fields(string(out))
-	return len(fields) > 2 && fields[2] == "stop"
 }

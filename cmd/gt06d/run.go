@@ -47,7 +47,7 @@ func (a *app) run(signals <-chan os.Signal) error {
 	for {
 		select {
 		case sig := <-signals:
-			return r.stop(sig == syscall.SIGINT || sig == syscall.SIGTERM && stopJob(ctx), sig.String())
+			return r.stop(sig == syscall.SIGINT || sig == syscall.SIGTERM && stopJob(ctx, a.log), sig.String())
 		case <-a.stops:
 			return r.stop(true, "gt06ctl stop")
 		case req := <-a.requests:
@@ -55,7 +55,7 @@ func (a *app) run(signals <-chan os.Signal) error {
 				return err
 			}
 			if r.pending != nil {
-				return r.stop(r.pending == syscall.SIGINT || stopJob(ctx), r.pending.String())
+				return r.stop(r.pending == syscall.SIGINT || stopJob(ctx, a.log), r.pending.String())
 			}
 		case err := <-r.served:
 			r.served <- nil
