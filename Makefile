@@ -20,7 +20,7 @@ run: build
 
 # The server and twenty simulated devices.
 demo: build
-	@$(BIN)/gt06d & pid=$$!; trap 'kill $$pid; wait $$pid' EXIT; sleep 1; \
+	@$(BIN)/gt06d & pid=$$!; trap '$(BIN)/gt06ctl stop; wait $$pid' EXIT; sleep 1; \
 	$(BIN)/gt06ctl simulate --devices 20 --rate 1 --duration 20s; $(BIN)/gt06ctl devices
 
 test:

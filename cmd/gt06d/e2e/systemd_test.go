@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -57,7 +58,14 @@ func boot(t *testing.T) *machine {
 	if err := nspawn.Start(); err != nil {
 		cannot("systemd-nspawn: %v", err)
 	}
-	t.Cleanup(func() { _ = nspawn.Process.Kill(); _ = nspawn.Wait() })
+	t.Cleanup(func() {
+		// Its systemd is the first process of a namespace: all end with it.
+		if pid, err := strconv.Atoi(m.leader); err == nil {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		_ = nspawn.Process.Kill()
+		_ = nspawn.Wait()
+	})
 	up := m.eventually(30*time.Second, func() bool {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", nspawn.Process.Pid, nspawn.Process.Pid))
 		if err != nil || len(strings.Fields(string(b))) == 0 {
