@@ -133,9 +133,9 @@ const (
 // Validate implements admin.Source: timestamps move, places move, nobody
 // reconnects all the time.
 func (a *app) Validate(ctx context.Context) (control.Validation, error) {
-	store, _, why := a.store.get()
-	if store == nil {
-		return control.Validation{}, fmt.Errorf("the database is away: %s", why)
+	store, err := a.database()
+	if err != nil {
+		return control.Validation{}, err
 	}
 	v := control.Validation{OK: true, WarmingUp: time.Since(a.began) < window}
 	now := time.Now()
@@ -215,7 +215,7 @@ func (a *app) handlers() map[string]control.Handler {
 		"tail":    a.tails.stream,
 		"upgrade": a.handleUpgrade,
 		"upgrades": func(context.Context, json.RawMessage, func(any) error) (any, error) {
-			return a.history()
+			return a.history(historyBytes)
 		},
 		"stop": func(context.Context, json.RawMessage, func(any) error) (any, error) {
 			select {
@@ -229,23 +229,23 @@ func (a *app) handlers() map[string]control.Handler {
 		"replay":     a.handleReplay,
 		"commands": func(ctx context.Context, args json.RawMessage, _ func(any) error) (any, error) {
 			var q control.CommandsArgs
-			if err := json.Unmarshal(args, &q); err != nil {
-				return nil, &control.Error{Text: err.Error(), Code: int(cli.Usage)}
+			if err := arguments(args, &q); err != nil {
+				return nil, err
 			}
-			store, _, why := a.store.get()
-			if store == nil {
-				return nil, fmt.Errorf("the database is away: %s", why)
+			store, err := a.database()
+			if err != nil {
+				return nil, err
 			}
 			return store.Commands(ctx, q.IMEI, q.Most)
 		},
 		"rows": func(ctx context.Context, args json.RawMessage, _ func(any) error) (any, error) {
 			var q control.RowsArgs
-			if err := json.Unmarshal(args, &q); err != nil {
-				return nil, &control.Error{Text: err.Error(), Code: int(cli.Usage)}
+			if err := arguments(args, &q); err != nil {
+				return nil, err
 			}
-			store, _, why := a.store.get()
-			if store == nil {
-				return nil, fmt.Errorf("the database is away: %s", why)
+			store, err := a.database()
+			if err != nil {
+				return nil, err
 			}
 			rows, err := store.Rows(ctx, q.IMEIs, q.Since)
 			if rows == nil {
@@ -254,6 +254,23 @@ func (a *app) handlers() map[string]control.Handler {
 			return rows, err
 		},
 	}
+}
+
+// arguments reads what a verb was asked with.
+func arguments(args json.RawMessage, into any) error {
+	if err := json.Unmarshal(args, into); err != nil {
+		return &control.Error{Text: err.Error(), Code: int(cli.Usage)}
+	}
+	return nil
+}
+
+// database returns the store, or why there is none.
+func (a *app) database() (*sqlstore.Store, error) {
+	store, _, why := a.store.get()
+	if store == nil {
+		return nil, fmt.Errorf("the database is away: %s", why)
+	}
+	return store, nil
 }
 
 // coded gives an error its exit code on the way to the tool.
@@ -269,8 +286,8 @@ func coded(err error) error {
 func (a *app) handleUpgrade(ctx context.Context, args json.RawMessage, send func(any) error) (any, error) {
 	req := upgradeRequest{progress: func(step string) { _ = send(control.UpgradeEvent{Step: step}) }, done: make(chan control.Upgrade, 1), told: make(chan struct{})}
 	if len(args) > 0 {
-		if err := json.Unmarshal(args, &req.UpgradeArgs); err != nil {
-			return nil, &control.Error{Text: err.Error(), Code: int(cli.Usage)}
+		if err := arguments(args, &req.UpgradeArgs); err != nil {
+			return nil, err
 		}
 	}
 	early := make(chan control.Upgrade, 1)
@@ -346,8 +363,8 @@ func (t *tails) observe(rec *server.Record, m *protocol.Message) {
 func (t *tails) stream(ctx context.Context, args json.RawMessage, send func(any) error) (any, error) {
 	var want control.TailArgs
 	if len(args) > 0 {
-		if err := json.Unmarshal(args, &want); err != nil {
-			return nil, &control.Error{Text: err.Error(), Code: int(cli.Usage)}
+		if err := arguments(args, &want); err != nil {
+			return nil, err
 		}
 	}
 	ch := make(chan json.RawMessage, 1024)

@@ -71,8 +71,8 @@ func (w *waits) remove(o *waiting) {
 // handleSend is the verb of `gt06ctl send`.
 func (a *app) handleSend(ctx context.Context, args json.RawMessage, _ func(any) error) (any, error) {
 	var q control.SendArgs
-	if err := json.Unmarshal(args, &q); err != nil {
-		return nil, &control.Error{Text: err.Error(), Code: int(cli.Usage)}
+	if err := arguments(args, &q); err != nil {
+		return nil, err
 	}
 	sent, err := a.send(ctx, &q)
 	return sent, coded(err)

@@ -32,8 +32,8 @@ func (a *app) record(out control.Upgrade) {
 	}
 }
 
-// history returns the last upgrades, the oldest first.
-func (a *app) history() (list []control.Upgrade, err error) {
+// history returns the upgrades in the last bytes of the file, the oldest first.
+func (a *app) history(most int64) (list []control.Upgrade, err error) {
 	list = []control.Upgrade{}
 	f, err := os.Open(a.historyPath())
 	if errors.Is(err, os.ErrNotExist) {
@@ -47,7 +47,7 @@ func (a *app) history() (list []control.Upgrade, err error) {
 	if err != nil {
 		return nil, err
 	}
-	b := make([]byte, min(st.Size(), historyBytes))
+	b := make([]byte, min(st.Size(), most))
 	if _, err := f.ReadAt(b, st.Size()-int64(len(b))); err != nil {
 		return nil, err
 	}
@@ -62,7 +62,8 @@ func (a *app) history() (list []control.Upgrade, err error) {
 
 // lastUpgrade returns the newest, or nil.
 func (a *app) lastUpgrade() *control.Upgrade {
-	list, err := a.history()
+	const enough = 4 << 10 // status is asked often
+	list, err := a.history(enough)
 	if err != nil || len(list) == 0 {
 		return nil
 	}

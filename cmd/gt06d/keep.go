@@ -284,7 +284,7 @@ func (k *keeping) serve(mark uint64, ln *server.Listener) error {
 	if k.link == nil {
 		return nil
 	}
-	k.link.Register(keeper.Listener, ln.FD(), nil)
+	k.register(ln)
 	return k.link.Serve(mark)
 }
 

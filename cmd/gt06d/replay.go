@@ -25,12 +25,12 @@ const replayBatch = 500
 // single frames, or of all that is in quarantine.
 func (a *app) handleReplay(ctx context.Context, args json.RawMessage, send func(any) error) (any, error) {
 	var q control.ReplayArgs
-	if err := json.Unmarshal(args, &q); err != nil {
-		return nil, &control.Error{Text: err.Error(), Code: int(cli.Usage)}
+	if err := arguments(args, &q); err != nil {
+		return nil, err
 	}
-	store, _, why := a.store.get()
-	if store == nil {
-		return nil, fmt.Errorf("the database is away: %s", why)
+	store, err := a.database()
+	if err != nil {
+		return nil, err
 	}
 	r := replay{a: a, store: store, only: map[storage.Position]bool{}, args: q, send: send}
 	if q.Quarantine {
@@ -128,12 +128,12 @@ func (r *replay) flush(ctx context.Context) error {
 // handleQuarantine lists what is in quarantine.
 func (a *app) handleQuarantine(ctx context.Context, args json.RawMessage, _ func(any) error) (any, error) {
 	var q control.QuarantineArgs
-	if err := json.Unmarshal(args, &q); err != nil {
-		return nil, &control.Error{Text: err.Error(), Code: int(cli.Usage)}
+	if err := arguments(args, &q); err != nil {
+		return nil, err
 	}
-	store, _, why := a.store.get()
-	if store == nil {
-		return nil, fmt.Errorf("the database is away: %s", why)
+	store, err := a.database()
+	if err != nil {
+		return nil, err
 	}
 	list, err := store.Quarantine(ctx, q.ID, q.Most)
 	if err != nil {

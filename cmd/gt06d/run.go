@@ -314,7 +314,7 @@ func (r *running) upgrade(ctx context.Context, req upgradeRequest) (done bool, e
 		schema = store.Version()
 	}
 	out := r.up.Run(ctx, req.Binary, &handover.Old{
-		Owner: r.owner, From: r.self(), Schema: schema, Probation: time.Duration(r.cfg.Upgrade.Probation), NoWait: req.NoWait,
+		Owner: r.owner, From: r.self(), Schema: schema, Probation: time.Duration(r.cfg.Upgrade.Probation),
 		Freeze: func() error {
 			err := r.halt()
 			r.control.Stop()

@@ -46,22 +46,40 @@ const pause = time.Millisecond
 // covers a predecessor that is just ending. It returns an *OwnedError when
 // another process keeps them.
 func Acquire(ctx context.Context, dir string, wait time.Duration) (*Owner, error) {
-	ctx, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
-	tick := time.NewTicker(pause)
-	defer tick.Stop()
 	gate, err := inherited()
 	if err != nil {
 		return nil, err
 	}
+	return acquire(ctx, dir, wait, pause, func() (*Owner, error) { return try(dir, gate) })
+}
+
+// acquire tries to become owner, and says who is when that does not succeed.
+func acquire(ctx context.Context, dir string, wait, every time.Duration, once func() (*Owner, error)) (o *Owner, err error) {
+	err = again(ctx, wait, every, func() (err error) {
+		o, err = once()
+		return err
+	})
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, &OwnedError{Dir: dir, PID: holder(dir)}
+	}
+	return o, err
+}
+
+// again tries until a lock that another process holds is free, for as long as
+// the wait.
+func again(ctx context.Context, wait, every time.Duration, once func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	tick := time.NewTicker(every)
+	defer tick.Stop()
 	for {
-		o, err := try(dir, gate)
-		if err == nil || !errors.Is(err, unix.EWOULDBLOCK) {
-			return o, err
+		err := once()
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return err
 		}
 		select {
 		case <-ctx.Done():
-			return nil, &OwnedError{Dir: dir, PID: holder(dir)}
+			return err
 		case <-tick.C:
 		}
 	}
@@ -124,21 +142,7 @@ func freed(dir string) (*Owner, error) {
 // AcquireFreed takes the owner lock without the gate: only the new server of
 // an upgrade does that, when the old one, which holds the gate, said so.
 func AcquireFreed(ctx context.Context, dir string, wait time.Duration) (*Owner, error) {
-	ctx, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
-	tick := time.NewTicker(pause / 5)
-	defer tick.Stop()
-	for {
-		o, err := freed(dir)
-		if err == nil || !errors.Is(err, unix.EWOULDBLOCK) {
-			return o, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, &OwnedError{Dir: dir, PID: holder(dir)}
-		case <-tick.C:
-		}
-	}
+	return acquire(ctx, dir, wait, pause/5, func() (*Owner, error) { return freed(dir) })
 }
 
 // TakeGate keeps others from becoming owner, for an upgrade.
@@ -146,25 +150,14 @@ func (o *Owner) TakeGate(ctx context.Context, wait time.Duration) error {
 	if o.gate != nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
-	tick := time.NewTicker(pause)
-	defer tick.Stop()
-	for {
-		gate, err := lock(filepath.Join(o.dir, "gate"))
-		if err == nil {
-			o.gate = gate
-			return nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("another start or upgrade is under way: %w", err)
-		case <-tick.C:
-		}
+	err := again(ctx, wait, pause, func() (err error) {
+		o.gate, err = lock(filepath.Join(o.dir, "gate"))
+		return err
+	})
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return fmt.Errorf("another start or upgrade is under way: %w", err)
 	}
+	return err
 }
 
 // Free lets the owner lock go and keeps the gate: nothing of the log or of a

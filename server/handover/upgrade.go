@@ -169,7 +169,6 @@ type Old struct {
 	From       control.Program
 	Schema     int64         // of the database, as far as known; 0: unknown
 	Probation  time.Duration // how long the new one is watched
-	NoWait     bool          // Serving is told the outcome, too
 	Freeze     func() error  // stop behind a batch, all durable, the mark with the keeper
 	Serving    func(control.Upgrade)
 	Abandon    func(context.Context)
