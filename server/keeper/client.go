@@ -308,11 +308,23 @@ func (l *Link) Leave() {
 	l.tell(message(msgLeave, 0))
 }
 
-// Release closes everything that is held: the port is free.
+// Release closes everything that is held: the port is free. A keeper that was
+// given up because it was slow is told, too.
 func (l *Link) Release() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.tell(message(msgRelease, 0))
+	if l.w != nil {
+		return
+	}
+	fd, _, err := connect(l.path)
+	if err != nil {
+		return // there is none
+	}
+	defer unix.Close(fd) //nolint:errcheck // it has been told
+	if err := sendWithin(fd, patience, message(msgRelease, 0)); err != nil {
+		l.log("release: %v", err)
+	}
 }
 
 // tell sends one message; a keeper that does not take it is lost. mu is held.

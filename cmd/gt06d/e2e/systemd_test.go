@@ -229,7 +229,7 @@ func TestUnderARealSystemd(t *testing.T) {
 	step("stop", func(t *testing.T) {
 		m.run("systemctl stop gt06d")
 		if !m.eventually(time.Second, func() bool { out, _ := m.try("ss -ltn sport = :5023"); return !strings.Contains(out, "5023") }) {
-			t.Error("the port is held a second after the stop")
+			t.Errorf("the port is held a second after the stop:\n%s", m.run("ss -ltnp sport = :5023; journalctl --no-pager -n 12 -u gt06d -u gt06-keeper"))
 		}
 		if out, _ := m.try("systemctl is-active gt06d gt06-keeper"); out != "inactive\nactive\n" {
 			t.Errorf("%s", out)

@@ -184,7 +184,7 @@ func TestUpgradesInARow(t *testing.T) {
 	d := newDaemon(t, probation(t, 200*time.Millisecond)...)
 	d.start()
 	const devices = 200
-	f, wait := d.loaded(fleet.Options{Devices: devices, Rate: 3, Duration: time.Duration(upgrades) * 550 * time.Millisecond})
+	f, wait := d.loaded(fleet.Options{Devices: devices, Rate: 3, Duration: time.Duration(upgrades) * time.Second})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	commands := d.command(ctx, f)
