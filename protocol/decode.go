@@ -55,8 +55,15 @@ func slow(m *Message, frame []byte, s Session) {
 	c.frame, c.b = nil, nil
 }
 
+// reset empties m field by field and keeps its slices' memory. One assignment
+// of a whole Message would be built beside it and copied: a sixth of the time
+// of a decode.
 func (m *Message) reset() {
-	*m = Message{scratch: m.scratch, Cells: m.Cells[:0], WiFi: m.WiFi[:0], Alarms: m.Alarms[:0], Attributes: m.Attributes[:0]}
+	m.Kind, m.Type, m.Extended, m.CRCOK, m.Has, m.Serial = 0, 0, false, false, 0, 0
+	m.IMEI, m.UTCOffset, m.DeviceTime, m.FixTime = 0, 0, 0, 0
+	m.Valid, m.Latitude, m.Longitude, m.Altitude, m.SpeedKMH, m.Course, m.Accuracy = false, 0, 0, 0, 0, 0, 0
+	m.Cells, m.WiFi, m.Alarms, m.Attributes = m.Cells[:0], m.WiFi[:0], m.Alarms[:0], m.Attributes[:0]
+	m.AlarmCode, m.HasAlarmCode, m.ServerFlag, m.Photo, m.Error, m.echo = 0, false, 0, Photo{}, "", 0
 }
 
 // decode runs the layout of the frame over its content.
@@ -68,9 +75,18 @@ func (c *cursor) decode(m *Message, frame []byte, s Session) {
 		return
 	}
 	m.Kind = l.kind
+	skip := 0 // fields that were read as a block
 	for i := range l.fields {
+		if skip > 0 {
+			skip--
+			continue
+		}
 		f := &l.fields[i]
 		if !f.when.holds(c.rest()) {
+			continue
+		}
+		if f.block > 0 && c.trace == nil && c.block() {
+			skip = f.block - 1
 			continue
 		}
 		start := c.at
@@ -152,11 +168,34 @@ func (c *cursor) rest() int { return max(0, len(c.b)-c.at) }
 
 // number takes a big-endian unsigned number of n bytes.
 func (c *cursor) number(n int) uint64 {
+	b := c.take(n)
+	switch len(b) {
+	case 1:
+		return uint64(b[0])
+	case 2:
+		return uint64(binary.BigEndian.Uint16(b))
+	case 4:
+		return uint64(binary.BigEndian.Uint32(b))
+	}
 	v := uint64(0)
-	for _, b := range c.take(n) {
-		v = v<<8 | uint64(b)
+	for _, x := range b {
+		v = v<<8 | uint64(x)
 	}
 	return v
+}
+
+// block reads the GPS block at once where it is plain: it begins most layouts,
+// and its six fields one by one take a third of the time of a decode. It
+// reports false, and has done nothing, where the fields must be read.
+func (c *cursor) block() bool {
+	const size = 18
+	m := c.m
+	if c.at+size > len(c.b) || len(m.Attributes) > 0 || !m.gps(c.b[c.at:c.at+size], c.session.UTCOffset) {
+		return false
+	}
+	c.at += size
+	c.time, c.hasTime = m.FixTime, true
+	return true
 }
 
 func (c *cursor) ok() bool { return c.damage == "" }

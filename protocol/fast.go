@@ -13,8 +13,8 @@ const (
 	fastAlarm26     = 0x26<<8 | 0x25 // GPS block, cell with its length, status
 )
 
-// fast decodes a plain frame, or reports that it is none. m is reset then or
-// left as it was.
+// fast decodes a plain frame, or reports that it is none; what is in m then
+// means nothing.
 func fast(m *Message, frame []byte, s *Session) bool {
 	const shortest = 15
 	if s.Model != "" || len(frame) < shortest || frame[0] != headerBasic || len(frame) != int(frame[2])+5 {
@@ -63,18 +63,27 @@ func (m *Message) begin(frame []byte) {
 // fastGPS takes the block of 18 bytes, and the country behind it only when its
 // network has one byte.
 func fastGPS(m *Message, frame, b []byte, s *Session) bool {
-	t, ok := civil(int(b[0]), int(b[1]), int(b[2]), int(b[3]), int(b[4]), int(b[5]))
-	north, east := binary.BigEndian.Uint32(b[7:]), binary.BigEndian.Uint32(b[11:])
-	const most = 60 * 30000
 	cell := b[18:]
 	if frame[3] == fastAlarm26>>8 {
 		cell = b[19:]
 	}
-	if !ok || north > 90*most || east > 180*most || cell[0]&0x80 != 0 {
+	if cell[0]&0x80 != 0 {
 		return false
 	}
 	m.begin(frame)
-	t -= int64(s.UTCOffset)
+	return m.gps(b, s.UTCOffset)
+}
+
+// gps takes a plain block; m has no attributes yet. It reports false, and has
+// done nothing, when the block is not plain.
+func (m *Message) gps(b []byte, offset int32) bool {
+	t, ok := civil(int(b[0]), int(b[1]), int(b[2]), int(b[3]), int(b[4]), int(b[5]))
+	north, east := binary.BigEndian.Uint32(b[7:]), binary.BigEndian.Uint32(b[11:])
+	const most = 60 * 30000
+	if !ok || north > 90*most || east > 180*most {
+		return false
+	}
+	t -= int64(offset)
 	m.DeviceTime, m.FixTime = t, t
 	m.Latitude, m.Longitude = float64(north)/60/30000, float64(east)/60/30000
 	m.SpeedKMH = float64(b[15])

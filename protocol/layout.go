@@ -48,6 +48,7 @@ type field struct {
 	unit     string  // of the attribute
 	scale    float64 // the value is divided by it; 0: the attribute is an integer
 	when     when    // and only then is the field there
+	block    int     // this field and the next ones, so many in all, are the GPS block
 }
 
 // when is a condition on how many bytes of the content are left.

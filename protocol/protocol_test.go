@@ -2,6 +2,7 @@ package protocol_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"gt06/protocol"
+	"gt06/protocol/vectortest"
 )
 
 // printed are the frames of the documents (PROTOCOL.md section 12): what they
@@ -184,6 +186,16 @@ func TestNoAllocationPerFrame(t *testing.T) {
 	}
 }
 
+// seal makes a frame whole again that a fuzzer has changed, so that more than
+// its damage is looked at.
+func seal(frame []byte) {
+	if n := len(frame); n >= 12 && n < 0xff && n%2 == 0 {
+		frame[0], frame[1], frame[2] = 0x78, 0x78, byte(n-5)
+		binary.BigEndian.PutUint16(frame[n-4:], protocol.CRC(frame[2:n-4]))
+		copy(frame[n-2:], "\r\n")
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	for _, p := range printed {
 		b, _ := hex.DecodeString(p.Hex)
@@ -194,6 +206,7 @@ func FuzzDecode(f *testing.F) {
 		var m protocol.Message
 		var d protocol.Decoder
 		s := protocol.Session{Model: model}
+		seal(frame)
 		d.Decode(&m, frame, s)
 		answers := protocol.AppendAnswer(nil, &m, frame, time.Unix(0, 0))
 		total := 0
@@ -202,6 +215,9 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("answers of %d bytes fall into frames of %d", len(answers), total)
 		}
 		protocol.AppendJSON(nil, &m, s, answers)
+		if model == "" {
+			sameFrame(t, &m, frame, s)
+		}
 		at := 0
 		for _, r := range d.Explain(frame, s) {
 			if r.Offset < at || r.Offset+r.Len > len(frame) {
@@ -272,23 +288,32 @@ func ExampleDecoder_Decode() {
 	// {"type":"heartbeat","protocol":19,"serial":15,"crc_ok":true,"attributes":{"status":64,"ignition":false,"charge":false,"blocked":false,"batteryLevel":66,"rssi":4},"reply":["78780513000f008f0d0a"]}
 }
 
-// BenchmarkMixed decodes the captures of real devices, one after the other.
+// BenchmarkMixed decodes all vectors in turn: the frames of real devices, and
+// one of every kind and dialect as often as of the common ones.
 func BenchmarkMixed(b *testing.B) {
-	var list [][]byte
-	for _, p := range printed {
-		list = append(list, unhex(b, p.Hex))
-	}
-	var m protocol.Message
-	var d protocol.Decoder
-	var f protocol.Framer
-	n := 0
-	b.ReportAllocs()
-	for b.Loop() {
-		f.Next(list[n], true)
-		d.Decode(&m, list[n], protocol.Session{})
-		if n++; n == len(list) {
-			n = 0
-		}
+	for _, file := range []string{"captures.jsonl", "generated.jsonl"} {
+		b.Run(file, func(b *testing.B) {
+			var list [][]byte
+			vectortest.Lines(b, file, func(line []byte) {
+				var v vectortest.Vector
+				if err := json.Unmarshal(line, &v); err != nil {
+					b.Fatal(err)
+				}
+				list = append(list, unhex(b, v.Hex))
+			})
+			var m protocol.Message
+			var d protocol.Decoder
+			var f protocol.Framer
+			n := 0
+			b.ReportAllocs()
+			for b.Loop() {
+				f.Next(list[n], true)
+				d.Decode(&m, list[n], protocol.Session{})
+				if n++; n == len(list) {
+					n = 0
+				}
+			}
+		})
 	}
 }
 

@@ -15,11 +15,17 @@ import (
 // text reads device input byte by byte as Latin-1, so that any bytes make a
 // valid string for JSON and SQL.
 func text(b []byte) string {
-	r := make([]rune, len(b))
 	for i, v := range b {
-		r[i] = rune(v)
+		if v >= utf8.RuneSelf {
+			s := make([]byte, i, 2*len(b))
+			copy(s, b)
+			for _, v := range b[i:] {
+				s = utf8.AppendRune(s, rune(v))
+			}
+			return string(s)
+		}
 	}
-	return string(r)
+	return string(b)
 }
 
 func trimmed(s string) string { return strings.TrimFunc(s, func(r rune) bool { return r <= ' ' }) }
@@ -423,15 +429,17 @@ func readInformation(c *cursor, f *field) {
 	}
 }
 
+//nolint:gochecknoglobals // read-only table
+var statusKeys = map[string]string{
+	"ALM1": "alarm1Status", "ALM2": "alarm2Status", "ALM3": "alarm3Status", "ALM4": "alarm4Status",
+	"STA1": "otherStatus", "DYD": "engineStatus",
+}
+
 // statusText reads "ALM1=C4;STA1=C0;DYD=01;…": hexadecimal bytes.
 func (c *cursor) statusText(s string) {
-	keys := map[string]string{
-		"ALM1": "alarm1Status", "ALM2": "alarm2Status", "ALM3": "alarm3Status", "ALM4": "alarm4Status",
-		"STA1": "otherStatus", "DYD": "engineStatus",
-	}
 	for item := range strings.SplitSeq(s, ";") {
 		name, value, _ := strings.Cut(item, "=")
-		key, known := keys[name]
+		key, known := statusKeys[name]
 		if !known {
 			continue
 		}
