@@ -52,8 +52,8 @@ func fill(f reflect.Value) {
 	case reflect.Slice:
 		f.Set(reflect.MakeSlice(f.Type(), 3, 3))
 	case reflect.Struct:
-		for i := range f.NumField() {
-			fill(f.Field(i))
+		for _, g := range f.Fields() {
+			fill(g)
 		}
 	case reflect.String:
 		f.SetString("old")

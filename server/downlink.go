@@ -21,19 +21,20 @@ type downlink struct {
 	s        *Session
 	id       uint64 // of s: the descriptor may be somebody else's by now
 	bytes    []byte
+	by       string // who asked for it
 	canceled atomic.Bool
 	done     chan error
 }
 
-// Send hands bytes to the current connection of a device. It returns nil once
-// they are recorded, durable and given to the kernel: they arrive exactly once
-// unless the connection breaks.
-func (s *Server) Send(ctx context.Context, imei protocol.IMEI, b []byte) error {
+// Send hands bytes to the current connection of a device; by says who asked for
+// them, and stands in the record. It returns nil once they are recorded, durable
+// and given to the kernel: they arrive exactly once unless the connection breaks.
+func (s *Server) Send(ctx context.Context, imei protocol.IMEI, b []byte, by string) error {
 	to := s.registry.current(imei)
 	if to == nil {
 		return ErrOffline
 	}
-	d := &downlink{s: to, id: to.id, bytes: b, done: make(chan error, 1)}
+	d := &downlink{s: to, id: to.id, bytes: b, by: by, done: make(chan error, 1)}
 	if !to.home.ask(d) {
 		return ErrEnding
 	}
@@ -77,6 +78,7 @@ func (l *loop) command(s *Session) {
 		}
 		w.answers = append(w.answers, d.bytes...)
 		l.record(s, nil, len(s.held), 0, len(d.bytes))
+		w.records[len(w.records)-1].Model = d.by
 		s.batch.commands++
 	}
 }

@@ -33,7 +33,7 @@ type Record struct {
 	Flags      Flags
 	Device     protocol.IMEI // 0 before the login
 	UTCOffset  int32         // seconds east of UTC
-	Model      string        // the operator's model attribute
+	Model      string        // the operator's model attribute; without input: who asked for the bytes
 	Input      []byte
 	Answer     []byte
 }

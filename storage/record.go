@@ -36,7 +36,7 @@ type Record struct {
 	Flags      Flags
 	Device     protocol.IMEI // 0 before the login
 	UTCOffset  int32         // seconds east of UTC, as it was when the frame came
-	Model      string        // operator's model as it was, at most 64 bytes
+	Model      string        // operator's model as it was; of bytes a device did not ask for: who did. At most 64 bytes
 	Input      []byte
 	Answer     []byte
 }

@@ -82,6 +82,7 @@ func (t *tool) commandsCommand() *cobra.Command {
 			args.IMEI = list[0]
 			var rows []struct {
 				Command   string `json:"command"`
+				By        string `json:"requested_by"`
 				Flag      uint32 `json:"flag"`
 				SentAt    string `json:"sent_at"`
 				Reply     string `json:"reply"`
@@ -94,9 +95,9 @@ func (t *tool) commandsCommand() *cobra.Command {
 				return printJSON(cmd.OutOrStdout(), rows)
 			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 2, ' ', 0)
-			fmt.Fprintln(w, "SENT\tCOMMAND\tREPLIED\tREPLY")
+			fmt.Fprintln(w, "SENT\tBY\tCOMMAND\tREPLIED\tREPLY")
 			for _, r := range rows {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", r.SentAt, printable(r.Command), r.RepliedAt, strings.ReplaceAll(printable(r.Reply), "\n", " "))
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", r.SentAt, printable(r.By), printable(r.Command), r.RepliedAt, strings.ReplaceAll(printable(r.Reply), "\n", " "))
 			}
 			return w.Flush()
 		},

@@ -103,9 +103,9 @@ func (a *app) send(ctx context.Context, q *control.SendArgs) (*control.Sent, err
 	begin := time.Now()
 	handed, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	switch err := a.server.Send(handed, imei, b); {
+	switch err := a.server.Send(handed, imei, b, control.Caller(ctx)); {
 	case errors.Is(err, server.ErrOffline) && q.Queue > 0:
-		return a.enqueue(imei, text, q.Queue)
+		return a.enqueue(imei, text, q.Queue, control.Caller(ctx))
 	case errors.Is(err, server.ErrOffline):
 		return nil, cli.Fail(cli.NoDevice, fmt.Errorf("%s: %w", imei, err), "gt06ctl devices lists who is online")
 	case errors.Is(err, context.DeadlineExceeded):

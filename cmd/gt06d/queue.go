@@ -31,6 +31,7 @@ type queued struct {
 	IMEI    string    `json:"imei"`
 	Text    string    `json:"text"`
 	Flag    uint32    `json:"flag"`
+	By      string    `json:"by"`
 	Expires time.Time `json:"expires"`
 }
 
@@ -107,11 +108,11 @@ func (q *queue) all() []queued {
 }
 
 // enqueue keeps a command for a device that is offline.
-func (a *app) enqueue(imei protocol.IMEI, text string, span time.Duration) (*control.Sent, error) {
+func (a *app) enqueue(imei protocol.IMEI, text string, span time.Duration, by string) (*control.Sent, error) {
 	if protocol.CutsEngine(text) {
 		return nil, cli.Fail(cli.Refused, errors.New("a command that can stop an engine is not kept for later: nobody knows how fast the vehicle is then"))
 	}
-	c := queued{IMEI: imei.String(), Text: text, Flag: rand.Uint32() | 1, Expires: time.Now().Add(span).UTC()}
+	c := queued{IMEI: imei.String(), Text: text, Flag: rand.Uint32() | 1, By: by, Expires: time.Now().Add(span).UTC()}
 	if err := a.queue.add(c); err != nil {
 		return nil, err
 	}
@@ -164,7 +165,7 @@ func (a *app) try(ctx context.Context, c queued) (done bool, err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	if err := a.server.Send(ctx, imei, b); err != nil {
+	if err := a.server.Send(ctx, imei, b, c.By); err != nil {
 		return false, nil // offline still
 	}
 	return true, nil

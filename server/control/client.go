@@ -47,7 +47,7 @@ func (c Client) Stream(ctx context.Context, verb string, args any, each func(jso
 	defer conn.Close() //nolint:errcheck // the conversation is over
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
-	req := Request{Version: Version, Verb: verb}
+	req := Request{Version: Version, Verb: verb, User: os.Getenv("SUDO_USER")}
 	if args != nil {
 		if req.Args, err = json.Marshal(args); err != nil {
 			return err

@@ -35,6 +35,7 @@ var ErrNoServer = errors.New("gt06/control: no server is running")
 type Request struct {
 	Version int             `json:"version"`
 	Verb    string          `json:"verb"`
+	User    string          `json:"user,omitempty"` // who became root to ask, for the records
 	Args    json.RawMessage `json:"args,omitempty"`
 }
 

@@ -9,7 +9,10 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -93,7 +96,8 @@ func (s *Server) answer(ctx context.Context, c *net.UnixConn) {
 	refuse := func(code int, format string, args ...any) {
 		_ = out.Encode(Reply{Error: fmt.Sprintf(format, args...), Code: code})
 	}
-	if err := ownUser(c); err != nil {
+	peer, err := ownUser(c)
+	if err != nil {
 		refuse(8, "%v", err)
 		return
 	}
@@ -131,7 +135,7 @@ func (s *Server) answer(ctx context.Context, c *net.UnixConn) {
 		_ = c.SetWriteDeadline(time.Now().Add(10 * time.Second))
 		return out.Encode(Reply{Result: b})
 	}
-	result, err := handler(ctx, req.Args, send)
+	result, err := handler(context.WithValue(ctx, callerKey{}, caller(peer, req.User)), req.Args, send)
 	var refused *Error
 	switch {
 	case errors.As(err, &refused):
@@ -143,24 +147,52 @@ func (s *Server) answer(ctx context.Context, c *net.UnixConn) {
 	}
 }
 
-// ownUser refuses everybody but root and the user the server runs as.
-func ownUser(c *net.UnixConn) error {
+type callerKey struct{}
+
+// Caller returns who asked, in a Handler: the user at the other end of the
+// socket, as the kernel says; of root also who became root, as the tool says.
+func Caller(ctx context.Context) string {
+	name, _ := ctx.Value(callerKey{}).(string)
+	return name
+}
+
+func caller(uid uint32, claimed string) string {
+	name := strconv.FormatUint(uint64(uid), 10)
+	if u, err := user.LookupId(name); err == nil {
+		name = u.Username
+	}
+	const longest = 32 // a Linux user name
+	plain := strings.Map(func(r rune) rune {
+		if r <= ' ' || r > '~' {
+			return -1
+		}
+		return r
+	}, claimed)
+	if uid == 0 && plain != "" && len(plain) <= longest {
+		name = plain + " (" + name + ")"
+	}
+	return name
+}
+
+// ownUser returns who is at the other end, and refuses everybody but root and
+// the user the server runs as.
+func ownUser(c *net.UnixConn) (uint32, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	var cred *unix.Ucred
 	var sockErr error
 	if err := raw.Control(func(fd uintptr) {
 		cred, sockErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 	}); err != nil {
-		return err
+		return 0, err
 	}
 	if sockErr != nil {
-		return sockErr
+		return 0, sockErr
 	}
 	if cred.Uid != 0 && int(cred.Uid) != os.Geteuid() {
-		return fmt.Errorf("user %d may not control this server", cred.Uid)
+		return 0, fmt.Errorf("user %d may not control this server", cred.Uid)
 	}
-	return nil
+	return cred.Uid, nil
 }

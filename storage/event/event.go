@@ -110,6 +110,7 @@ type Command struct {
 	Spool  storage.Position
 	Flag   uint32
 	Text   string
+	By     string // who asked for it; "": nobody knows
 }
 
 // Reply completes the row of the command it answers.
@@ -170,7 +171,7 @@ func BuildCommands(rows *Rows, rec *storage.Record, pos storage.Position) {
 	rows.Seen[rec.Device] = max(rows.Seen[rec.Device], 0) // its id is needed
 	protocol.EachFrame(rec.Answer, func(frame []byte) {
 		if flag, text, ok := protocol.ParseCommand(frame); ok {
-			rows.Commands = append(rows.Commands, Command{Device: rec.Device, SentAt: rec.ReceivedAt, Spool: pos, Flag: flag, Text: text})
+			rows.Commands = append(rows.Commands, Command{Device: rec.Device, SentAt: rec.ReceivedAt, Spool: pos, Flag: flag, Text: text, By: rec.Model})
 		}
 	})
 }

@@ -24,7 +24,8 @@
 // unknown version is refused (ErrVersion). cut is how much of segment number
 // of is valid, 0 for all: what lies behind was written again in this segment
 // after a sync failed. size is the length of the record behind
-// the size field; crc is CRC32C of everything behind itself.
+// the size field; crc is CRC32C of everything behind itself. model is the
+// operator's, or, where there is no input, who asked for the bytes.
 //
 // # What is assumed, and what is not
 //

@@ -196,7 +196,7 @@ func (w *Writer) statements(rows *event.Rows, ids map[protocol.IMEI]int64) []sta
 				v.event(ids[rows.Events[i].Device], &rows.Events[i])
 			}
 		}},
-		{"device_commands", "device_id, command, flag, sent_at, spool_position", "device_id, sent_at, spool_position", "device_id", len(rows.Commands), func(v *values) {
+		{"device_commands", "device_id, command, requested_by, flag, sent_at, spool_position", "device_id, sent_at, spool_position", "device_id", len(rows.Commands), func(v *values) {
 			for i := range rows.Commands {
 				v.command(ids[rows.Commands[i].Device], &rows.Commands[i])
 			}

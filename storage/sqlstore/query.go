@@ -76,6 +76,7 @@ func (s *Store) LastFix(ctx context.Context, imei string) (kmh float64, at time.
 type Command struct {
 	IMEI      string `json:"imei"`
 	Command   string `json:"command"`
+	By        string `json:"requested_by"` // "": nobody knows
 	Flag      uint32 `json:"flag"`
 	SentAt    string `json:"sent_at"`
 	Reply     string `json:"reply"`
@@ -95,7 +96,7 @@ func (s *Store) Sent(ctx context.Context, imei string, flag uint32) (bool, error
 func (s *Store) Commands(ctx context.Context, imei string, most int) ([]Command, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	rows, err := s.db.QueryxContext(ctx, `SELECT d.imei, c.command, c.flag, c.sent_at, c.reply, c.replied_at FROM device_commands c JOIN devices d ON d.id = c.device_id
+	rows, err := s.db.QueryxContext(ctx, `SELECT d.imei, c.command, COALESCE(c.requested_by, ''), c.flag, c.sent_at, c.reply, c.replied_at FROM device_commands c JOIN devices d ON d.id = c.device_id
 		WHERE d.imei = ? ORDER BY c.sent_at DESC, c.id DESC LIMIT ?`, imei, most)
 	if err != nil {
 		return nil, s.classify(err)
@@ -106,7 +107,7 @@ func (s *Store) Commands(ctx context.Context, imei string, most int) ([]Command,
 		var c Command
 		var sent, replied any
 		var reply sql.NullString
-		if err := rows.Scan(&c.IMEI, &c.Command, &c.Flag, &sent, &reply, &replied); err != nil {
+		if err := rows.Scan(&c.IMEI, &c.Command, &c.By, &c.Flag, &sent, &reply, &replied); err != nil {
 			return nil, err
 		}
 		c.Reply = reply.String

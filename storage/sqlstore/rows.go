@@ -192,6 +192,11 @@ func (v *values) command(device int64, c *event.Command) {
 	v.open()
 	v.int(device)
 	v.text(c.Text)
+	if c.By == "" {
+		v.null()
+	} else {
+		v.text(c.By)
+	}
 	v.int(int64(c.Flag))
 	v.micros(c.SentAt)
 	v.int(int64(c.Spool))

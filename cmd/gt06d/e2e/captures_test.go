@@ -89,15 +89,21 @@ func TestCapturesThroughDecode(t *testing.T) {
 	}
 }
 
-// Each capture comes from a device of its own, in two parts.
-func TestCapturesThroughTheSocket(t *testing.T) {
-	t.Parallel()
-	list := slices.DeleteFunc(captures(t), func(v vectortest.Vector) bool {
-		// Cut short by who captured it, or several frames in one line.
+// whole drops the frames that were cut short by who captured them, several in
+// one line, and those that Traccar gives up on.
+func whole(list []vectortest.Vector) []vectortest.Vector {
+	return slices.DeleteFunc(list, func(v vectortest.Vector) bool {
 		frame, _ := hex.DecodeString(v.Hex)
 		c := new(protocol.Framer).Next(frame, true)
-		return c.Len != len(frame)
+		return c.Len != len(frame) || len(v.Expected.Error) > 0 && !bytes.Equal(v.Expected.Error, []byte("null"))
 	})
+}
+
+// throughTheSocket sends each frame from a device of its own, in two parts, ten
+// at a time, and compares the answers and then the rows with what is expected
+// of it. It returns how many rows were equal, and how many of each type.
+func throughTheSocket(t *testing.T, list []vectortest.Vector) (rows int, types map[string]int) {
+	t.Helper()
 	d := newDaemon(t)
 	d.start()
 	d.drained()
@@ -113,11 +119,18 @@ func TestCapturesThroughTheSocket(t *testing.T) {
 	}
 	d.start()
 	d.drained() // the models are read
-	for i := range list {
-		exchange(t, d, i, &list[i])
+	var wg sync.WaitGroup
+	const peers = 10
+	for k := range peers {
+		wg.Go(func() {
+			for i := k; i < len(list); i += peers {
+				exchange(t, d, i, &list[i])
+			}
+		})
 	}
+	wg.Wait()
 	d.drained()
-	rows := 0
+	types = map[string]int{}
 	for i := range list {
 		v := &list[i]
 		got := decodeCapture(t, v)
@@ -125,8 +138,16 @@ func TestCapturesThroughTheSocket(t *testing.T) {
 		if got.IMEI != "" {
 			imei = got.IMEI
 		}
-		rows += compareRow(t, db, imei, v, &got)
+		n := compareRow(t, db, imei, v, &got)
+		rows += n
+		types[v.Hex[:4]+" "+v.Type] += n
 	}
+	return rows, types
+}
+
+func TestCapturesThroughTheSocket(t *testing.T) {
+	t.Parallel()
+	rows, _ := throughTheSocket(t, whole(captures(t)))
 	t.Logf("%d captures are rows with equal fields", rows)
 	if rows < 106 {
 		t.Errorf("only %d captures are rows", rows)
@@ -149,7 +170,7 @@ func decodeCapture(t *testing.T, v *vectortest.Vector) (got vectortest.Decoded) 
 }
 
 // exchange logs a device in, sends the capture and compares the answers. A
-// heartbeat behind it ends the exchange: its answer is the last.
+// login behind it ends the exchange: its answer is the last.
 func exchange(t *testing.T, d *daemon, n int, v *vectortest.Vector) {
 	t.Helper()
 	c, err := net.Dial("tcp", d.addr) //nolint:noctx // loopback
@@ -161,7 +182,7 @@ func exchange(t *testing.T, d *daemon, n int, v *vectortest.Vector) {
 	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
 	login := device.Build(device.Login, n, 0, time.Now()).Bytes
 	frame, _ := hex.DecodeString(v.Hex)
-	last := protocol.AppendFrame(nil, 0x13, []byte{0, 6, 4, 0, 2}, 0xfefe)
+	last := device.Build(device.Login, n, 0xfefd, time.Now()).Bytes
 	stream := slices.Concat(login, frame)
 	for _, part := range [][]byte{stream[:len(login)+len(frame)/2], stream[len(login)+len(frame)/2:], last} {
 		if _, err := c.Write(part); err != nil {
@@ -221,7 +242,9 @@ func compareRow(t *testing.T, db *sql.DB, imei string, v *vectortest.Vector, got
 		}
 		return n
 	}
-	if unproven(got) && !strings.Contains(got.Error, "date") {
+	// Traccar rolls an impossible date over, ours gives none: the rest is a row.
+	const noDate = "impossible date"
+	if unproven(got) && !strings.HasPrefix(got.Error, noDate) {
 		if n := count("quarantined_frames", ""); n != 1 {
 			t.Errorf("%s: %d frames in quarantine, want 1 (%s)", v.ID, n, got.Error)
 		}
@@ -242,10 +265,7 @@ func compareRow(t *testing.T, db *sql.DB, imei string, v *vectortest.Vector, got
 		}
 	}
 	extra := ""
-	switch table {
-	case "heartbeats":
-		extra = "AND (t.rssi <> 4 OR t.battery_level <> 100)" // not the one behind it
-	case "device_events":
+	if table == "device_events" {
 		extra = "AND t.kind <> 'login'"
 	}
 	if n := count(table, extra); n != 1 {
@@ -293,7 +313,7 @@ func compareRow(t *testing.T, db *sql.DB, imei string, v *vectortest.Vector, got
 	} else if latitude.Valid || valid {
 		t.Errorf("%s: a place in the row of a frame without a fix", v.ID)
 	}
-	if when := p.FixTime; when != nil && when.Year() >= 2010 && when.Before(time.Now()) && !strings.HasPrefix(at, when.UTC().Format(time.DateTime)) {
+	if when := p.FixTime; when != nil && got.Error == "" && when.Year() >= 2010 && when.Before(time.Now()) && !strings.HasPrefix(at, when.UTC().Format(time.DateTime)) {
 		t.Errorf("%s: fix_time is %s in the row, want %v", v.ID, at, when)
 	}
 	if first, _, _ := strings.Cut(fmt.Sprint(p.Attributes["alarm"]), ","); p.Attributes["alarm"] != nil && alarm.String != first {
@@ -343,9 +363,7 @@ func TestEverySplitOfEveryKindThroughTheSocket(t *testing.T) {
 	}
 }
 
-// Every generated frame, through the socket: its answer is the one expected,
-// whatever stands in the frame. Each comes from a device of its own, ten at a
-// time.
+// A frame of every type, and every dialect, into rows.
 func TestGeneratedThroughTheSocket(t *testing.T) {
 	t.Parallel()
 	var list []vectortest.Vector
@@ -354,27 +372,20 @@ func TestGeneratedThroughTheSocket(t *testing.T) {
 		if err := json.Unmarshal(line, &v); err != nil {
 			t.Fatal(err)
 		}
-		frame, _ := hex.DecodeString(v.Hex)
-		given := len(v.Expected.Error) == 0 || bytes.Equal(v.Expected.Error, []byte("null"))
-		if c := new(protocol.Framer).Next(frame, true); c.Len == len(frame) && given && v.Model == "" {
-			list = append(list, v)
-		}
+		list = append(list, v)
 	})
-	d := newDaemon(t)
-	d.start()
-	var wg sync.WaitGroup
-	for part := range slices.Chunk(list, (len(list)+9)/10) {
-		wg.Go(func() {
-			for i := range part {
-				exchange(t, d, 10_000+i, &part[i])
-			}
-		})
+	list = whole(list)
+	rows, types := throughTheSocket(t, list)
+	var none []string
+	for name, n := range types {
+		if n == 0 {
+			none = append(none, name)
+		}
 	}
-	wg.Wait()
-	d.drained()
-	t.Logf("%d frames", len(list))
-	if len(list) < 1000 {
-		t.Errorf("only %d frames", len(list))
+	slices.Sort(none)
+	t.Logf("%d frames of %d types, %d rows with equal fields; no row for %v", len(list), len(types), rows, none)
+	if len(list) < 1000 || rows < 900 {
+		t.Errorf("only %d frames, %d rows", len(list), rows)
 	}
 }
 

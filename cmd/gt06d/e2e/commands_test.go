@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -99,13 +100,27 @@ func (r *replier) run() {
 	}
 }
 
-// history returns what `gt06ctl commands` lists.
-func (d *daemon) commandRows(imei string) (rows []struct{ Command, Reply string }) {
+type commandRow struct {
+	Command, Reply string
+	By             string `json:"requested_by"`
+}
+
+// commandRows returns what `gt06ctl commands` lists.
+func (d *daemon) commandRows(imei string) (rows []commandRow) {
 	d.t.Helper()
 	d.drained()
 	out, errs, code := d.ctl("commands", imei, "--json")
 	if err := json.Unmarshal([]byte(out), &rows); err != nil || code != 0 {
 		d.t.Fatalf("exit code %d, %s, %s", code, out, errs)
+	}
+	me, err := user.Current()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	for _, r := range rows {
+		if !strings.HasSuffix(r.By, me.Username) && r.By != "anna ("+me.Username+")" {
+			d.t.Errorf("%q was sent by %q", r.Command, r.By)
+		}
 	}
 	return rows
 }
