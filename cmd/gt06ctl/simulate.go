@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -32,7 +34,8 @@ func (t *tool) simulateCommand() *cobra.Command {
 		Long: `Simulated devices log in, send locations, heartbeats, alarms and requests, and
 keep a ledger of what was answered. At the end it is compared with the rows of
 the database (--verify, the default where the server can be asked). Their IMEIs
-are of a test range that no real device has.
+are of a test range that no real device has. Ctrl-C ends the sending and still
+accounts for it; a second one ends at once.
 
 It ends with exit code 7 when a frame was lost, answered twice or out of order,
 or when an answered fix is not exactly one row.`,
@@ -78,6 +81,12 @@ func (t *tool) simulate(ctx context.Context, stdout, stderr io.Writer, opt fleet
 			fmt.Fprintf(stderr, "the rows are not compared: %v\n", err)
 		}
 	}
+	stopped := context.AfterFunc(ctx, func() {
+		f.Finish()
+		signal.Reset(syscall.SIGINT, syscall.SIGTERM)
+	})
+	defer stopped()
+	ctx = context.WithoutCancel(ctx)
 	shown := make(chan struct{})
 	progress, stop := context.WithCancel(ctx)
 	go func() { defer close(shown); show(progress, stderr, f, opt.Duration) }()
@@ -132,18 +141,26 @@ func show(ctx context.Context, w io.Writer, f *fleet.Fleet, d time.Duration) {
 	}
 }
 
+// away is how long the server may be gone while the ledger is compared: it may
+// be restarted just then.
+const away = 15 * time.Second
+
 // compare waits until the log is in the database and compares.
 func compare(ctx context.Context, client control.Client, f *fleet.Fleet, since time.Time) (device.Report, error) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	limit := time.After(2 * time.Minute)
+	seen := time.Now()
 	for {
 		var st control.Status
-		if err := client.Call(ctx, "status", nil, &st); err != nil {
+		err := client.Call(ctx, "status", nil, &st)
+		if _, refused := errors.AsType[*control.Error](err); err != nil && (refused || time.Since(seen) > away) {
 			return device.Report{}, err
 		}
-		if st.Store.Lag == 0 {
-			break
+		if err == nil {
+			if seen = time.Now(); st.Store.Lag == 0 {
+				break
+			}
 		}
 		select {
 		case <-ctx.Done():

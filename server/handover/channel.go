@@ -90,11 +90,12 @@ func (c channel) receive(within time.Duration) (message, error) {
 	}
 }
 
-// take reads the message that is there.
+// take reads the message that is there. ECONNRESET comes once, before what the
+// other side sent last, when that side ended with something unread.
 func (c channel) take() (m message, err error) {
 	b := make([]byte, 8<<10)
 	n, _, err := unix.Recvfrom(c.fd, b, unix.MSG_DONTWAIT)
-	for errors.Is(err, unix.EINTR) {
+	for errors.Is(err, unix.EINTR) || errors.Is(err, unix.ECONNRESET) {
 		n, _, err = unix.Recvfrom(c.fd, b, unix.MSG_DONTWAIT)
 	}
 	if err != nil || n == 0 {

@@ -220,7 +220,7 @@ func (k *Keeper) drain(c *client) {
 		case errors.Is(err, unix.EAGAIN):
 			return
 		default:
-			if !errors.Is(err, errEnd) && !errors.Is(err, unix.ECONNRESET) {
+			if !errors.Is(err, errEnd) {
 				k.opt.Log("a client is cut: %v", err)
 			}
 			c.dead = true

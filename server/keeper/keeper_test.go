@@ -332,3 +332,29 @@ func TestCommandOfASupervisedServer(t *testing.T) {
 		t.Errorf("%q", s.args)
 	}
 }
+
+// The kernel says ECONNRESET before it hands out what a client sent last, when
+// that client ended with an answer of ours unread: a killed server always may.
+func TestLastWordsOfAClientThatDidNotReadItsAnswer(t *testing.T) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pair[0]) //nolint:errcheck // a test
+	k := &Keeper{opt: Options{Log: t.Logf}, held: map[uint64]*held{}}
+	c := &client{wire: newWire(pair[0])}
+	if err := send(pair[0], message(msgSynced, 0)); err != nil {
+		t.Fatal(err)
+	}
+	fd, far := conn(t)
+	if err := errors.Join(send(pair[1], message(msgRegister, 7), fd), send(pair[1], message(msgRelease, 0)), unix.Close(fd), unix.Close(pair[1])); err != nil {
+		t.Fatal(err)
+	}
+	k.drain(c)
+	if !c.left || len(k.held) != 0 || !ended(far) {
+		t.Errorf("the release is lost: left %t, %d held", c.left, len(k.held))
+	}
+	if !c.dead {
+		t.Error("the client's end is not seen")
+	}
+}

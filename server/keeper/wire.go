@@ -38,10 +38,13 @@ func newWire(fd int) *wire {
 	return &wire{fd: fd, in: make([]byte, maxMessage), oob: make([]byte, unix.CmsgSpace(4*perMessage))}
 }
 
-// receive reads one message. EAGAIN is returned as it is.
+// receive reads one message. EAGAIN is returned as it is. ECONNRESET only says
+// that the other side ended with something unread; the kernel says it once, and
+// before what that side sent last, which may be a connection to hold or a
+// release.
 func (w *wire) receive() (packet, error) {
 	n, oobn, got, _, err := unix.Recvmsg(w.fd, w.in, w.oob, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
-	for errors.Is(err, unix.EINTR) {
+	for errors.Is(err, unix.EINTR) || errors.Is(err, unix.ECONNRESET) {
 		n, oobn, got, _, err = unix.Recvmsg(w.fd, w.in, w.oob, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
 	}
 	if err != nil {

@@ -155,7 +155,7 @@ func TestUnderARealSystemd(t *testing.T) {
 		}
 	})
 	const devices = 100
-	m.run(fmt.Sprintf("gt06ctl simulate --json --addr 127.0.0.1:5023 --devices %d --rate 5 --duration 25s > /sim.json 2>/sim.log & echo started", devices))
+	m.run(fmt.Sprintf("gt06ctl simulate --json --addr 127.0.0.1:5023 --devices %d --rate 5 --duration 10m > /sim.json 2>/sim.log & echo $! > /sim.pid", devices))
 	if !m.eventually(10*time.Second, func() bool { return m.status().Connections == devices }) {
 		t.Fatal("the devices do not connect")
 	}
@@ -213,6 +213,7 @@ func TestUnderARealSystemd(t *testing.T) {
 		}
 	})
 	step("the ledger", func(t *testing.T) {
+		m.run("kill $(cat /sim.pid)") // it ends the sending, waits and compares
 		if !m.eventually(60*time.Second, func() bool { _, err := m.try("test -s /sim.json"); return err == nil }) {
 			t.Fatal(m.run("tail -3 /sim.log"))
 		}

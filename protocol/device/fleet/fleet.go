@@ -62,6 +62,8 @@ type Fleet struct {
 	answered   atomic.Int64
 	reconnects atomic.Int64
 	refused    atomic.Int64
+	enough     chan struct{} // closed by Finish
+	finish     sync.Once
 	mu         sync.Mutex
 	times      []float32 // milliseconds
 	trace      []Answer
@@ -90,7 +92,7 @@ func New(opt Options) *Fleet {
 			device.Location, device.Location, device.Heartbeat, device.LocationOld, device.Location4G, device.Location, device.Alarm, device.Location, device.TimeRequest, device.Cells,
 		}
 	}
-	f := &Fleet{opt: opt, ledgers: make([]*device.Ledger, opt.Devices)}
+	f := &Fleet{opt: opt, ledgers: make([]*device.Ledger, opt.Devices), enough: make(chan struct{})}
 	for i := range f.ledgers {
 		f.ledgers[i] = &device.Ledger{}
 	}
@@ -120,6 +122,10 @@ func (f *Fleet) Commands() map[uint32]int {
 	}
 	return all
 }
+
+// Finish ends the sending before its time: what is owed is still waited for, and
+// Run comes back with what the devices saw.
+func (f *Fleet) Finish() { f.finish.Do(func() { close(f.enough) }) }
 
 // Progress returns the frames sent and answers received so far.
 func (f *Fleet) Progress() (sent, answered int64) { return f.sent.Load(), f.answered.Load() }
@@ -271,7 +277,15 @@ func (t *tracker) connection(ctx context.Context, end time.Time) (done bool) {
 // meets the load that waited (open loop).
 func (t *tracker) send(ctx context.Context, c net.Conn, end time.Time) bool {
 	if t.f.opt.Rate <= 0 {
-		return wait(ctx, time.Until(end))
+		timer := time.NewTimer(time.Until(end))
+		defer timer.Stop()
+		select {
+		case <-ctx.Done():
+			return false
+		case <-timer.C:
+		case <-t.f.enough:
+		}
+		return true
 	}
 	every := time.Duration(float64(time.Second) / t.f.opt.Rate)
 	due := time.Now().Add(time.Duration(t.rand.Int64N(int64(every) + 1)))
@@ -284,6 +298,9 @@ func (t *tracker) send(ctx context.Context, c net.Conn, end time.Time) bool {
 		case <-t.gone:
 			timer.Stop()
 			return false
+		case <-t.f.enough:
+			timer.Stop()
+			return true
 		case <-timer.C:
 		}
 		// A device's clock has seconds: two fixes of one second differ in place.
