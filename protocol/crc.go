@@ -40,8 +40,17 @@ func CRC(b []byte) uint16 {
 		c = t[7][byte(c)] ^ t[6][c>>8] ^ t[5][b[2]] ^ t[4][b[3]] ^ t[3][b[4]] ^ t[2][b[5]] ^ t[1][b[6]] ^ t[0][b[7]]
 		b = b[8:]
 	}
-	for _, v := range b {
-		c = c>>8 ^ t[0][byte(c)^v]
+	if len(b) < 2 {
+		for _, v := range b {
+			c = c>>8 ^ t[0][byte(c)^v]
+		}
+		return ^c
+	}
+	// The last bytes one after the other would each wait for the one before.
+	last := b[2:]
+	c = t[(len(last)+1)&15][byte(c)^b[0]] ^ t[len(last)&15][byte(c>>8)^b[1]]
+	for i, v := range last {
+		c ^= t[(len(last)-1-i)&15][v]
 	}
 	return ^c
 }

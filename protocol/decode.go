@@ -50,7 +50,7 @@ func slow(m *Message, frame []byte, s Session) {
 		c = new(cursor)
 		m.scratch = c
 	}
-	*c = cursor{}
+	c.at, c.base, c.damage, c.hasTime = 0, 0, "", false
 	c.decode(m, frame, s)
 	c.frame, c.b = nil, nil
 }
@@ -63,7 +63,7 @@ func (m *Message) reset() {
 	m.IMEI, m.UTCOffset, m.DeviceTime, m.FixTime = 0, 0, 0, 0
 	m.Valid, m.Latitude, m.Longitude, m.Altitude, m.SpeedKMH, m.Course, m.Accuracy = false, 0, 0, 0, 0, 0, 0
 	m.Cells, m.WiFi, m.Alarms, m.Attributes = m.Cells[:0], m.WiFi[:0], m.Alarms[:0], m.Attributes[:0]
-	m.AlarmCode, m.HasAlarmCode, m.ServerFlag, m.Photo, m.Error, m.echo = 0, false, 0, Photo{}, "", 0
+	m.AlarmCode, m.HasAlarmCode, m.ServerFlag, m.Photo, m.Error, m.echo, m.seen = 0, false, 0, Photo{}, "", 0, 0
 }
 
 // decode runs the layout of the frame over its content.
@@ -75,25 +75,19 @@ func (c *cursor) decode(m *Message, frame []byte, s Session) {
 		return
 	}
 	m.Kind = l.kind
-	skip := 0 // fields that were read as a block
-	for i := range l.fields {
-		if skip > 0 {
-			skip--
-			continue
-		}
+	for i := 0; i < len(l.fields); i++ {
 		f := &l.fields[i]
-		if !f.when.holds(c.rest()) {
+		if f.block != nil && c.trace == nil && f.block.read(c) {
+			i += f.block.fields - 1
 			continue
 		}
-		if f.block > 0 && c.trace == nil && c.block() {
-			skip = f.block - 1
+		if f.when != (when{}) && !f.when.holds(c.rest()) {
 			continue
 		}
-		start := c.at
-		c.said = ""
-		f.read(c, f)
-		if c.trace != nil && c.at > start {
-			c.trace(Range{Offset: c.base + start, Len: c.at - start, Name: f.name, Value: c.said, Unit: f.unit})
+		if c.trace == nil {
+			f.read(c, f)
+		} else {
+			c.show(f)
 		}
 		if c.damage != "" {
 			if m.Error == "" {
@@ -101,6 +95,16 @@ func (c *cursor) decode(m *Message, frame []byte, s Session) {
 			}
 			return
 		}
+	}
+}
+
+// show reads a field for the annotated dump.
+func (c *cursor) show(f *field) {
+	start := c.at
+	c.said = ""
+	f.read(c, f)
+	if c.at > start {
+		c.trace(Range{Offset: c.base + start, Len: c.at - start, Name: f.name, Value: c.said, Unit: f.unit})
 	}
 }
 
@@ -145,11 +149,21 @@ func (c *cursor) open(frame []byte) *layout {
 
 func (c *cursor) fail(format string, args ...any) { c.damage = fmt.Sprintf(format, args...) }
 
-// take returns the next n bytes. A content that is too short runs into serial
-// and checksum: some clones leave those out, so the bytes are taken for what
-// they would be, and the message says so. Behind the frame there is nothing:
-// then it is nil and a damage.
+// take returns the next n bytes.
 func (c *cursor) take(n int) []byte {
+	at := c.at
+	if n < 0 || at+n > len(c.b) {
+		return c.takeBehind(n)
+	}
+	c.at = at + n
+	return c.b[at : at+n]
+}
+
+// takeBehind is take where the content is too short: it runs into serial and
+// checksum. Some clones leave those out, so the bytes are taken for what they
+// would be, and the message says so. Behind the frame there is nothing: then it
+// is nil and a damage.
+func (c *cursor) takeBehind(n int) []byte {
 	if n < 0 || c.base+c.at+n > len(c.frame) {
 		c.fail("needs %d bytes, %d are left", n, max(0, len(c.b)-c.at))
 		c.at = max(c.at, len(c.b))
@@ -168,7 +182,15 @@ func (c *cursor) rest() int { return max(0, len(c.b)-c.at) }
 
 // number takes a big-endian unsigned number of n bytes.
 func (c *cursor) number(n int) uint64 {
-	b := c.take(n)
+	at := c.at
+	if at+n > len(c.b) {
+		return bigEndian(c.takeBehind(n))
+	}
+	c.at = at + n
+	return bigEndian(c.b[at : at+n])
+}
+
+func bigEndian(b []byte) uint64 {
 	switch len(b) {
 	case 1:
 		return uint64(b[0])
@@ -176,6 +198,8 @@ func (c *cursor) number(n int) uint64 {
 		return uint64(binary.BigEndian.Uint16(b))
 	case 4:
 		return uint64(binary.BigEndian.Uint32(b))
+	case 8:
+		return binary.BigEndian.Uint64(b)
 	}
 	v := uint64(0)
 	for _, x := range b {
@@ -184,17 +208,31 @@ func (c *cursor) number(n int) uint64 {
 	return v
 }
 
-// block reads the GPS block at once where it is plain: it begins most layouts,
-// and its six fields one by one take a third of the time of a decode. It
-// reports false, and has done nothing, where the fields must be read.
-func (c *cursor) block() bool {
+// gpsBlock begins most layouts: its six fields one by one take a third of the
+// time of a decode.
+func (c *cursor) gpsBlock() bool {
 	const size = 18
 	m := c.m
-	if c.at+size > len(c.b) || len(m.Attributes) > 0 || !m.gps(c.b[c.at:c.at+size], c.session.UTCOffset) {
+	if c.at+size > len(c.b) || !m.gps(c.b[c.at:c.at+size], c.session.UTCOffset) {
 		return false
 	}
 	c.at += size
 	c.time, c.hasTime = m.FixTime, true
+	return true
+}
+
+// nothingLeft is the end of most layouts.
+func (c *cursor) nothingLeft() bool { return c.at >= len(c.b) }
+
+// reportBlock is terminal information, battery, signal, alarm: of heartbeats
+// and alarms.
+func (c *cursor) reportBlock() bool {
+	const size = 4
+	if c.at+size > len(c.b) {
+		return false
+	}
+	c.m.report(c.b[c.at:c.at+size], c.group, c.typ, c.length)
+	c.at += size
 	return true
 }
 
@@ -204,37 +242,12 @@ func (c *cursor) ok() bool { return c.damage == "" }
 // because the arguments would be allocated for nothing.
 func (c *cursor) say(format string, args ...any) { c.said = fmt.Sprintf(format, args...) }
 
-func (c *cursor) setInt(key string, v int64) { c.set(Attribute{Key: key, Type: Int, Int: v}) }
+func (c *cursor) setInt(key string, v int64)     { c.m.setInt(key, v) }
+func (c *cursor) setFloat(key string, v float64) { c.m.attribute(key, Float).Float = v }
+func (c *cursor) setBool(key string, v bool)     { c.m.setBool(key, v) }
+func (c *cursor) setText(key, v string)          { c.m.attribute(key, String).Text = v }
 
-func (c *cursor) setFloat(key string, v float64) { c.set(Attribute{Key: key, Type: Float, Float: v}) }
-
-func (c *cursor) setBool(key string, v bool) {
-	a := Attribute{Key: key, Type: Bool}
-	if v {
-		a.Int = 1
-	}
-	c.set(a)
-}
-
-func (c *cursor) setText(key, v string) { c.set(Attribute{Key: key, Type: String, Text: v}) }
-
-// set adds an attribute or replaces it: a later field of a frame outranks an
-// earlier one.
-func (c *cursor) set(a Attribute) {
-	for i := range c.m.Attributes {
-		if c.m.Attributes[i].Key == a.Key {
-			c.m.Attributes[i] = a
-			return
-		}
-	}
-	c.m.Attributes = append(c.m.Attributes, a)
-}
-
-func (c *cursor) addAlarm(a Alarm) {
-	if a != "" {
-		c.m.Alarms = append(c.m.Alarms, a)
-	}
-}
+func (c *cursor) addAlarm(a Alarm) { c.m.addAlarm(a) }
 
 // Unknown makes m an unknown frame that could not be decoded because of why: a
 // frame on which the decoder failed is kept and answered all the same.

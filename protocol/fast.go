@@ -39,11 +39,11 @@ func fast(m *Message, frame []byte, s *Session) bool {
 		}
 		m.Kind = KindAlarm
 		m.fastCell(b[19:])
-		m.fastStatus(b[27:])
+		m.report(b[27:31], anyModel, frame[3], int(frame[2]))
 	case fastHeartbeat13:
 		m.begin(frame)
 		m.Kind = KindHeartbeat
-		m.fastStatus(b)
+		m.report(b, anyModel, frame[3], int(frame[2]))
 	default:
 		return false
 	}
@@ -74,8 +74,8 @@ func fastGPS(m *Message, frame, b []byte, s *Session) bool {
 	return m.gps(b, s.UTCOffset)
 }
 
-// gps takes a plain block; m has no attributes yet. It reports false, and has
-// done nothing, when the block is not plain.
+// gps takes a plain block. It reports false, and has done nothing, when the
+// block is not plain.
 func (m *Message) gps(b []byte, offset int32) bool {
 	t, ok := civil(int(b[0]), int(b[1]), int(b[2]), int(b[3]), int(b[4]), int(b[5]))
 	north, east := binary.BigEndian.Uint32(b[7:]), binary.BigEndian.Uint32(b[11:])
@@ -96,19 +96,11 @@ func (m *Message) gps(b []byte, offset int32) bool {
 		m.Longitude = -m.Longitude
 	}
 	m.Has |= HasDeviceTime | HasFixTime | HasFix
-	m.Attributes = append(m.Attributes, Attribute{Key: "sat", Int: int64(b[6] & 0xf)})
+	m.setInt("sat", int64(b[6]&0xf))
 	if w&(1<<14) != 0 {
-		m.Attributes = append(m.Attributes, boolAttribute("ignition", w&(1<<15) != 0))
+		m.setBool("ignition", w&(1<<15) != 0)
 	}
 	return true
-}
-
-func boolAttribute(key string, v bool) Attribute {
-	a := Attribute{Key: key, Type: Bool}
-	if v {
-		a.Int = 1
-	}
-	return a
 }
 
 func (m *Message) fastCell(b []byte) {
@@ -118,38 +110,7 @@ func (m *Message) fastCell(b []byte) {
 }
 
 func (m *Message) fastUpload(b []byte) {
-	ignition := boolAttribute("ignition", b[0] > 0)
-	if n := len(m.Attributes); n == 2 { // the course said it already
-		m.Attributes[1] = ignition
-	} else {
-		m.Attributes = append(m.Attributes, ignition)
-	}
-	m.Attributes = append(m.Attributes, Attribute{Key: "event", Int: int64(b[1])}, boolAttribute("archive", b[2] > 0))
-}
-
-// fastStatus takes terminal information, battery, signal, alarm, language.
-func (m *Message) fastStatus(b []byte) {
-	v := b[0]
-	m.Attributes = append(m.Attributes, Attribute{Key: "status", Int: int64(v)})
-	ignition := boolAttribute("ignition", v&2 != 0)
-	if len(m.Attributes) == 3 { // of the course
-		m.Attributes[1] = ignition
-	} else {
-		m.Attributes = append(m.Attributes, ignition)
-	}
-	m.Attributes = append(m.Attributes, boolAttribute("charge", v&4 != 0), boolAttribute("blocked", v&0x80 != 0))
-	if a := statusAlarms[v>>3&7]; a != "" {
-		m.Alarms = append(m.Alarms, a)
-	}
-	switch level := int64(b[1]); {
-	case level <= 6:
-		m.Attributes = append(m.Attributes, Attribute{Key: "batteryLevel", Int: level * 100 / 6})
-	case level <= 100:
-		m.Attributes = append(m.Attributes, Attribute{Key: "batteryLevel", Int: level})
-	}
-	m.Attributes = append(m.Attributes, Attribute{Key: "rssi", Int: int64(b[2])})
-	m.AlarmCode, m.HasAlarmCode = uint16(b[3]), true
-	if a := alarmOf(m.AlarmCode, anyModel, false); a != "" {
-		m.Alarms = append(m.Alarms, a)
-	}
+	m.setBool("ignition", b[0] > 0)
+	m.setInt("event", int64(b[1]))
+	m.setBool("archive", b[2] > 0)
 }

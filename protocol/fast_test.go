@@ -42,6 +42,9 @@ func filled(m *Message) {
 		case "echo":
 			m.echo = 7
 			continue
+		case "seen":
+			m.seen = ^uint64(0)
+			continue
 		}
 		fill(f)
 	}

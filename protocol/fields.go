@@ -9,12 +9,12 @@ import (
 // cursor, fills the message and, for the annotated dump, says what it saw.
 
 func readSkip(c *cursor, f *field) {
-	n := f.size
+	n := int(f.size)
 	if n == 0 {
 		n = c.rest()
 	}
 	if b := c.take(n); len(b) > 0 && c.trace != nil {
-		c.said = hex.EncodeToString(b)
+		c.said = hexText(b)
 	}
 }
 
@@ -105,7 +105,7 @@ func (c *cursor) setTime(t int64, ok bool, raw []byte) {
 		if c.m.Error != "" {
 			c.m.Error += "; "
 		}
-		c.m.Error += "impossible date " + hex.EncodeToString(raw)
+		c.m.Error += "impossible date " + hexText(raw)
 		if c.trace != nil {
 			c.say("impossible date")
 		}
@@ -144,7 +144,7 @@ func readLongitude(c *cursor, _ *field) {
 }
 
 func readSpeed(c *cursor, f *field) {
-	v := c.number(f.size)
+	v := c.number(int(f.size))
 	c.m.SpeedKMH = float64(v)
 	if c.trace != nil {
 		c.say("%d km/h", v)
@@ -196,14 +196,14 @@ func (c *cursor) setFix(latitude, longitude, course float64, valid bool) {
 }
 
 func readUint(c *cursor, f *field) {
-	v := c.number(f.size)
+	v := c.number(int(f.size))
 	if c.ok() {
 		c.setNumber(f, int64(v))
 	}
 }
 
 func readInt(c *cursor, f *field) {
-	v := int64(c.number(f.size))
+	v := int64(c.number(int(f.size)))
 	if shift := 64 - 8*f.size; c.ok() {
 		c.setNumber(f, v<<shift>>shift)
 	}
@@ -233,11 +233,18 @@ func readBool(c *cursor, f *field) {
 	}
 }
 
+// hexText allocates once where hex.EncodeToString does twice: most values are
+// addresses and numbers of cards.
+func hexText(b []byte) string {
+	var small [48]byte
+	return string(hex.AppendEncode(small[:0], b))
+}
+
 func readHex(c *cursor, f *field) {
-	if b := c.take(f.size); b != nil {
-		c.setText(f.key, hex.EncodeToString(b))
+	if b := c.take(int(f.size)); b != nil {
+		c.setText(f.key, hexText(b))
 		if c.trace != nil {
-			c.said = hex.EncodeToString(b)
+			c.said = hexText(b)
 		}
 	}
 }
@@ -278,39 +285,47 @@ func readStatus(c *cursor, _ *field) {
 	if !c.ok() {
 		return
 	}
-	c.setInt("status", int64(v))
-	c.setBool("ignition", v&2 != 0)
-	c.setBool("charge", v&4 != 0)
-	c.setBool("blocked", v&0x80 != 0)
-	a := statusAlarms[v>>3&7]
-	if v>>3&7 == 7 && c.length == 0x24 {
-		a = AlarmOverspeed // the VXT01's meaning
-	}
-	c.addAlarm(a)
+	c.m.setStatus(byte(v), c.length)
 	if c.trace != nil {
 		c.say("ignition %v, charge %v, cut %v, alarm bits %d", v&2 != 0, v&4 != 0, v&0x80 != 0, v>>3&7)
 	}
 }
 
-// readBattery: 0 to 6 are levels, up to 100 percent, more is nonsense.
+func (m *Message) setStatus(v byte, length int) {
+	m.setInt("status", int64(v))
+	m.setBool("ignition", v&2 != 0)
+	m.setBool("charge", v&4 != 0)
+	m.setBool("blocked", v&0x80 != 0)
+	a := statusAlarms[v>>3&7]
+	if a == AlarmRemoving && length == 0x24 {
+		a = AlarmOverspeed // the VXT01's meaning
+	}
+	m.addAlarm(a)
+}
+
 func readBattery(c *cursor, _ *field) {
-	v := int64(c.number(1))
+	v := c.number(1)
 	if !c.ok() {
 		return
 	}
+	percent, ok := level(byte(v))
 	switch {
-	case v <= 6:
-		v = v * 100 / 6
-	case v > 100:
+	case ok:
+		c.setInt("batteryLevel", percent)
 		if c.trace != nil {
-			c.say("%d: no level", v)
+			c.say("%d %%", percent)
 		}
-		return
+	case c.trace != nil:
+		c.say("%d: no level", v)
 	}
-	c.setInt("batteryLevel", v)
-	if c.trace != nil {
-		c.say("%d %%", v)
+}
+
+// level: 0 to 6 are levels, up to 100 percent, more is nonsense.
+func level(v byte) (percent int64, ok bool) {
+	if v <= 6 {
+		return int64(v) * 100 / 6, true
 	}
+	return int64(v), v <= 100
 }
 
 func readAlarm(c *cursor, f *field) {
@@ -337,12 +352,27 @@ func readAlarmWide(c *cursor, _ *field) {
 }
 
 func (c *cursor) setAlarm(code uint16) {
-	c.m.AlarmCode, c.m.HasAlarmCode = code, true
-	a := alarmOf(code, c.group, c.typ == 0x16 && c.length == 0x2d)
-	c.addAlarm(a)
+	a := c.m.setAlarm(code, c.group, c.typ, c.length)
 	if c.trace != nil {
 		c.say("0x%02x %s", code, a)
 	}
+}
+
+func (m *Message) setAlarm(code uint16, group modelGroup, typ byte, length int) Alarm {
+	m.AlarmCode, m.HasAlarmCode = code, true
+	a := alarmOf(code, group, typ == 0x16 && length == 0x2d)
+	m.addAlarm(a)
+	return a
+}
+
+// report takes terminal information, battery, signal and alarm.
+func (m *Message) report(b []byte, group modelGroup, typ byte, length int) {
+	m.setStatus(b[0], length)
+	if percent, ok := level(b[1]); ok {
+		m.setInt("batteryLevel", percent)
+	}
+	m.setInt("rssi", int64(b[2]))
+	m.setAlarm(uint16(b[3]), group, typ, length)
 }
 
 // readArmed is the short terminal information of the GK310.

@@ -40,28 +40,36 @@ const (
 // it is; the rest tells it what to do.
 type field struct {
 	read     func(*cursor, *field)
+	block    *block // begins with this field
 	name     string
-	size     int     // bytes, or how many, where read leaves it open
-	lac, cid int     // bytes of these in a cell
-	wideMNC  bool    // the network code always has two bytes
 	key      string  // attribute
 	unit     string  // of the attribute
 	scale    float64 // the value is divided by it; 0: the attribute is an integer
+	size     uint8   // bytes, or how many, where read leaves it open
+	lac, cid uint8   // bytes of these in a cell
+	wideMNC  bool    // the network code always has two bytes
 	when     when    // and only then is the field there
-	block    int     // this field and the next ones, so many in all, are the GPS block
+}
+
+// block is a run of fields that many layouts share. read takes them at once
+// where they are plain; where they are not, or are to be shown, it reports false,
+// has done nothing, and they are read one by one.
+type block struct {
+	fields int
+	read   func(*cursor) bool
 }
 
 // when is a condition on how many bytes of the content are left.
 type when struct {
-	least int
-	exact [2]int // either of these, when not zero
+	least uint8
+	exact [2]uint8 // either of these, when not zero
 }
 
 func (w when) holds(left int) bool {
 	if w.exact[0] != 0 {
-		return left == w.exact[0] || left == w.exact[1]
+		return left == int(w.exact[0]) || left == int(w.exact[1])
 	}
-	return left >= w.least
+	return left >= int(w.least)
 }
 
 // row chooses a layout. The first row that fits wins.

@@ -158,7 +158,40 @@ type Message struct {
 	Error string
 
 	scratch *cursor // of the decoder, so that it allocates once per Message
+	seen    uint64  // a bit for each key in Attributes; keys may share one
 	echo    int     // where the serial to be answered stands, 0: at the end
+}
+
+// attribute returns the place of an attribute, emptied: a later field of a
+// frame outranks an earlier one.
+func (m *Message) attribute(key string, t ValueType) *Attribute {
+	if bit := uint64(1) << ((int(key[0])*5 + len(key)) & 63); m.seen&bit == 0 {
+		m.seen |= bit
+	} else {
+		for i := range m.Attributes {
+			if a := &m.Attributes[i]; a.Key == key {
+				*a = Attribute{Key: key, Type: t}
+				return a
+			}
+		}
+	}
+	m.Attributes = append(m.Attributes, Attribute{Key: key, Type: t})
+	return &m.Attributes[len(m.Attributes)-1]
+}
+
+func (m *Message) setInt(key string, v int64) { m.attribute(key, Int).Int = v }
+
+func (m *Message) setBool(key string, v bool) {
+	a := m.attribute(key, Bool)
+	if v {
+		a.Int = 1
+	}
+}
+
+func (m *Message) addAlarm(a Alarm) {
+	if a != "" {
+		m.Alarms = append(m.Alarms, a)
+	}
 }
 
 // Alarm is a Traccar alarm name ("sos", "powerCut", ...): a constant of this

@@ -1,7 +1,6 @@
 package protocol
 
 import (
-	"encoding/hex"
 	"strconv"
 	"strings"
 	"time"
@@ -95,7 +94,7 @@ func (c *cursor) floatItem(key string, size int, scale float64) {
 
 func (c *cursor) hexItem(key string, size int) {
 	if b := c.take(size); b != nil {
-		c.setText(key, hex.EncodeToString(b))
+		c.setText(key, hexText(b))
 	}
 }
 
@@ -191,7 +190,7 @@ func readPeripherals(c *cursor, _ *field) {
 				c.setInt("eventData", int64(data))
 			}
 			c.setInt("dataType", int64(kind))
-			c.setText("dataDetails", hex.EncodeToString(details))
+			c.setText("dataDetails", hexText(details))
 		case 0x000c:
 			c.take(1)
 			c.intItem("externalBatteryLevel", 1)
@@ -224,31 +223,37 @@ func readCellVoltages(c *cursor, _ *field) {
 	}
 }
 
-//nolint:gochecknoglobals // read-only table
-var cellKeys = func() (keys [14]string) {
+//nolint:gochecknoglobals // read-only tables
+var (
+	cellKeys = numbered("batteryCell", 14)
+	portKeys = numbered("adc", 15)
+)
+
+func numbered(key string, n int) []string {
+	keys := make([]string, n)
 	for i := range keys {
-		keys[i] = "batteryCell" + strconv.Itoa(i+1)
+		keys[i] = key + strconv.Itoa(i+1)
 	}
 	return keys
-}()
+}
 
 // readText takes text of a fixed size.
 func readText(c *cursor, f *field) {
-	if b := c.take(f.size); b != nil {
+	if b := c.take(int(f.size)); b != nil {
 		c.setText(f.key, trimmed(text(b)))
 	}
 }
 
 // readNumberText is a number that is kept as text: ids of drivers.
 func readNumberText(c *cursor, f *field) {
-	if v := c.number(f.size); c.ok() {
+	if v := c.number(int(f.size)); c.ok() {
 		c.setText(f.key, strconv.FormatUint(v, 10))
 	}
 }
 
 // readDriverNumber does it for one that is zero when there is no driver.
 func readDriverNumber(c *cursor, f *field) {
-	if v := c.number(f.size); c.ok() && v > 0 {
+	if v := c.number(int(f.size)); c.ok() && v > 0 {
 		c.setText(f.key, strconv.FormatUint(v, 10))
 	}
 }
@@ -260,7 +265,7 @@ func readPorts(c *cursor, _ *field) {
 	c.intItem("input", 1)
 	c.intItem("output", 1)
 	for i := range int(info >> 20 & 0xf) {
-		c.floatItem("adc"+strconv.Itoa(i+1), 2, 100)
+		c.floatItem(portKeys[i], 2, 100)
 	}
 }
 
@@ -291,13 +296,13 @@ func readTypedCell(c *cursor, _ *field) {
 // readAlarmCells is 0xA9: cells whose width a byte tells, and how many.
 func readAlarmCells(c *cursor, _ *field) {
 	mcc, mnc := c.operator(false)
-	lac, cid := 2, 3
+	lac, cid := uint8(2), uint8(3)
 	if c.number(1) > 0 {
 		lac, cid = 4, 8
 	}
-	wide := field{lac: lac, cid: cid, size: int(c.number(1))}
+	wide := field{lac: lac, cid: cid, size: uint8(c.number(1))}
 	if wide.size > 0 {
-		c.cells(&wide, mcc, mnc, wide.size)
+		c.cells(&wide, mcc, mnc, int(wide.size))
 	}
 }
 

@@ -6,8 +6,8 @@ import "slices"
 // network, area, cell. The widths are the layout's.
 func readCell(c *cursor, f *field) {
 	mcc, mnc := c.operator(f.wideMNC)
-	lac := c.number(f.lac)
-	cid := c.number(f.cid)
+	lac := c.number(int(f.lac))
+	cid := c.number(int(f.cid))
 	if !c.ok() {
 		return
 	}
@@ -62,7 +62,7 @@ const trailer = 6
 // strength. Size 0: a byte says how many. Unused places are zeros.
 func readCells(c *cursor, f *field) {
 	mcc, mnc := c.operator(f.wideMNC)
-	n := f.size
+	n := int(f.size)
 	if n == 0 {
 		n = int(c.number(1))
 	}
@@ -72,14 +72,13 @@ func readCells(c *cursor, f *field) {
 // cells takes n cells of one operator.
 func (c *cursor) cells(f *field, mcc, mnc uint16, n int) {
 	for range n {
-		lac := int32(c.number(f.lac))
-		cid := c.number(f.cid)
+		b := c.take(int(f.lac + f.cid + 1))
+		if b == nil {
+			return
+		}
+		lac, cid, rssi := int32(bigEndian(b[:f.lac])), bigEndian(b[f.lac:f.lac+f.cid]), int16(b[len(b)-1])
 		if f.cid == 8 {
 			cid = uint64(int32(cid))
-		}
-		rssi := int16(c.number(1))
-		if !c.ok() {
-			return
 		}
 		if lac > 0 {
 			c.addCell(Cell{MCC: mcc, MNC: mnc, LAC: uint32(lac), CID: cid, RSSI: -rssi, HasRSSI: true})

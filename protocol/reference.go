@@ -119,7 +119,7 @@ func (f *field) width() string {
 		}
 		return each
 	case f.size > 0:
-		return strconv.Itoa(f.size)
+		return strconv.Itoa(int(f.size))
 	case widths[f.name] > 0:
 		return strconv.Itoa(widths[f.name])
 	}

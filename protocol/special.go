@@ -1,7 +1,6 @@
 package protocol
 
 import (
-	"encoding/hex"
 	"strconv"
 	"strings"
 	"time"
@@ -186,7 +185,7 @@ func readTag(c *cursor, _ *field) {
 	if b == nil {
 		return
 	}
-	c.said = hex.EncodeToString(b)
+	c.said = hexText(b)
 	if strings.Trim(c.said, "0") != "" {
 		c.setText("driverUniqueId", c.said)
 	}
@@ -224,7 +223,7 @@ func readDriver(c *cursor, _ *field) {
 	}
 	c.take(1)
 	if b := c.take(n - 1); b != nil {
-		c.setText("driverUniqueId", hex.EncodeToString(b))
+		c.setText("driverUniqueId", hexText(b))
 	}
 }
 
@@ -406,7 +405,7 @@ func readInformation(c *cursor, f *field) {
 	case 0x0a:
 		c.take(16) // IMEI, IMSI
 		if b := c.take(10); b != nil {
-			c.setText("iccid", strings.TrimRight(hex.EncodeToString(b), "f"))
+			c.setText("iccid", strings.TrimRight(hexText(b), "f"))
 		}
 	case 0x0b:
 		c.network()
@@ -503,7 +502,7 @@ func (c *cursor) tagOrSerial() {
 	}
 	c.take(2)
 	if b := c.take(4); b != nil {
-		c.setText("driverUniqueId", hex.EncodeToString(b))
+		c.setText("driverUniqueId", hexText(b))
 	}
 	c.take(2)
 }
@@ -515,7 +514,7 @@ func readSerialPort(c *cursor, _ *field) {
 	}
 	for _, v := range b {
 		if v < 32 && v != '\r' && v != '\n' || v > 126 {
-			c.setText("result", hex.EncodeToString(b))
+			c.setText("result", hexText(b))
 			return
 		}
 	}

@@ -6,14 +6,14 @@ import "slices"
 //
 //nolint:gochecknoglobals // read-only tables
 var (
-	gps = []field{
+	gps = asBlock((*cursor).gpsBlock, []field{
 		{read: readTime, name: "time"},
 		{read: readSatellites, name: "satellites"},
 		{read: readLatitude, name: "latitude"},
 		{read: readLongitude, name: "longitude"},
 		{read: readSpeed, name: "speed", size: 1},
 		{read: readCourse, name: "course and status"},
-	}
+	})
 	cell      = oneCell(2, 3)
 	cellSized = sizedCell(2, 3)
 	wideCell  = []field{{read: readCell, name: "cell", lac: 2, cid: 4, wideMNC: true, when: when{least: 1}}}
@@ -22,15 +22,15 @@ var (
 	status    = []field{{read: readStatus, name: "terminal information"}}
 	levels    = []field{{read: readBattery, name: "battery level"}, {read: readUint, name: "signal", size: 1, key: "rssi"}}
 	alarm     = []field{{read: readAlarm, name: "alarm"}}
+	report    = asBlock((*cursor).reportBlock, status, levels, alarm)
 	wideAlarm = []field{{read: readAlarmWide, name: "alarm"}, {read: readSkip, name: "language", size: 1}}
 	// rest: three or seven bytes left are ignition, mode and re-upload, four are
 	// the mileage (PROTOCOL.md section 6, "Trailing rule").
-	rest = []field{
-		{read: readUploadTail, name: "ignition, mode, re-upload", when: when{exact: [2]int{3, 7}}},
-		{read: readUint, name: "mileage", size: 4, key: "odometer", unit: "m", when: when{exact: [2]int{4, 4}}},
-		{read: readSkip, name: "not decoded"},
+	restKnown = []field{
+		{read: readUploadTail, name: "ignition, mode, re-upload", when: when{exact: [2]uint8{3, 7}}},
+		{read: readUint, name: "mileage", size: 4, key: "odometer", unit: "m", when: when{exact: [2]uint8{4, 4}}},
 	}
-	restKnown = rest[:2]
+	rest      = asBlock((*cursor).nothingLeft, restKnown, left())
 	fence     = []field{{read: readFence, name: "fence number"}}
 	powerV    = []field{{read: readUint, name: "external voltage", size: 2, key: "power", unit: "V", scale: 100}}
 	upload    = []field{{read: readUpload, name: "ignition, event, re-upload", when: when{least: 3}}}
@@ -47,22 +47,29 @@ var (
 	skip8 = []field{{read: readSkip, name: "imei", size: 8}}
 )
 
-func skip(name string, size int) []field { return []field{{read: readSkip, name: name, size: size}} }
+func skip(name string, size uint8) []field { return []field{{read: readSkip, name: name, size: size}} }
 
 func join(parts ...[]field) []field { return slices.Concat(parts...) }
 
+// asBlock makes one block of fields.
+func asBlock(read func(*cursor) bool, parts ...[]field) []field {
+	fields := join(parts...)
+	fields[0].block = &block{len(fields), read}
+	return fields
+}
+
 // manyCells is a time zone's neighbour in many layouts: country, network, then
 // n cells (0: a count says how many) of the given widths.
-func manyCells(n, lac, cid int) []field {
+func manyCells(n, lac, cid uint8) []field {
 	return []field{{read: readCells, name: "cells", size: n, lac: lac, cid: cid}}
 }
 
-func oneCell(lac, cid int) []field {
+func oneCell(lac, cid uint8) []field {
 	return []field{{read: readCell, name: "cell", lac: lac, cid: cid, when: when{least: 1}}}
 }
 
 // sizedCell: alarms carry a length in front of the cell.
-func sizedCell(lac, cid int) []field {
+func sizedCell(lac, cid uint8) []field {
 	return []field{{read: readCellSized, name: "cell", lac: lac, cid: cid, when: when{least: 1}}}
 }
 
@@ -120,15 +127,15 @@ var table = [256][]row{
 		{model: modelLW, layout: layout{"heartbeat (LW)", KindHeartbeat, answerSame, join(status, levels, []field{{read: readPower12, name: "external voltage, 12 bits"}}, rest)}},
 		{model: modelSeeWorld, layout: layout{"heartbeat (SeeWorld)", KindHeartbeat, answerSame, join(status, levels, []field{{read: readUint, name: "external voltage", size: 1, key: "power", unit: "V", scale: 1}}, rest)}},
 		{model: modelR11, layout: layout{"heartbeat (R11)", KindHeartbeat, answerSame, join(status, powerV, []field{{read: readUint, name: "signal", size: 1, key: "rssi"}}, alarm, rest)}},
-		{layout: layout{"heartbeat", KindHeartbeat, answerSame, join(status, levels, alarm, rest)}},
+		{layout: layout{"heartbeat", KindHeartbeat, answerSame, join(report, rest)}},
 	},
 	0x14: {{header: headerBasic, layout: layout{"satellites", KindStatus, answerSame, left()}}},
 	0x15: {{layout: layout{"command reply", KindCommandReply, answerSame, []field{{read: readReply, name: "reply, old form"}, {read: readSkip, name: "language"}}}}},
 	0x16: {
 		{header: headerBasic, min: 0x24, max: 0x24, layout: layout{"alarm (VXT01)", KindAlarm, answerSame, join(gps, cell, status, levels, skip("alarm", 1), rest)}},
 		{header: headerBasic, min: 0x2d, max: 0x2d, layout: layout{"alarm (TRX16i)", KindAlarm, answerSame, join(gps, cellSized, status, levels, []field{{read: readAlarm, name: "alarm", key: "event"}, {read: readSkip, name: "language", size: 1}, {read: readTag, name: "tag, unless zero"}}, rest)}},
-		{header: headerBasic, min: 0x26, max: 0x26, layout: layout{"alarm (SeeWorld)", KindAlarm, answerSame, join(gps, sizedCell(2, 4), status, levels, alarm, rest)}},
-		{layout: layout{"alarm", KindAlarm, answerSame, join(gps, cellSized, status, levels, alarm, rest)}},
+		{header: headerBasic, min: 0x26, max: 0x26, layout: layout{"alarm (SeeWorld)", KindAlarm, answerSame, join(gps, sizedCell(2, 4), report, rest)}},
+		{layout: layout{"alarm", KindAlarm, answerSame, join(gps, cellSized, report, rest)}},
 	},
 	typeWiFi: {
 		{header: headerBasic, min: 0x28, max: 0x28, layout: layout{"location with tag", KindLocation, answerSame, join(gps, cell, []field{{read: readHex, name: "tag", size: 8, key: "driverUniqueId"}}, skip("validity", 1), rest)}},
@@ -137,7 +144,7 @@ var table = [256][]row{
 	0x18: {{layout: layout{"cells and access points", KindWiFi, answerSame, join([]field{{read: readTime, name: "time"}}, manyCells(7, 2, 3), timing, wifi, left())}}},
 	0x19: {
 		{header: headerBasic, min: 0x17, layout: layout{"cells (Space10X)", KindLBS, answerNone, left()}},
-		{layout: layout{"alarm without GPS", KindAlarm, answerSame, join(cell, status, levels, alarm, rest)}},
+		{layout: layout{"alarm without GPS", KindAlarm, answerSame, join(cell, report, rest)}},
 	},
 	0x1a: {{layout: layout{"location with phone number", KindLocation, answerSame, join(gps, rest)}}},
 	0x1e: {{layout: layout{"location (JI09)", KindLocation, answerSame, join(gps, rest)}}},
@@ -175,7 +182,7 @@ var table = [256][]row{
 		}, rest)}},
 		{layout: layout{"location with driver", KindLocation, answerSame, join(gps, oneCell(2, 4), rest)}},
 	},
-	0x26: {{layout: layout{"alarm", KindAlarm, answerSame, join(gps, cellSized, status, levels, alarm, rest)}}},
+	0x26: {{layout: layout{"alarm", KindAlarm, answerSame, join(gps, cellSized, report, rest)}}},
 	0x27: {{layout: layout{"alarm with fence", KindAlarm, answerSame, join(gps, cellSized, status, levels, wideAlarm, restKnown, fence, left())}}},
 	0x28: {{layout: layout{"cells", KindLBS, answerSame, join([]field{{read: readTime, name: "time"}}, manyCells(7, 2, 3), timing, left())}}},
 	0x2a: {{layout: layout{"address request", KindAddressRequest, answerAddress, left()}}},
@@ -188,9 +195,9 @@ var table = [256][]row{
 	},
 	0x32: {
 		{header: headerExtended, layout: layout{"location (AZ735)", KindLocation, answerExtended, join(azLocation, []field{{read: readAZStatus, name: "status"}, {read: readSized, name: "extension"}}, left())}},
-		{min: 0x27, max: 0x27, layout: layout{"alarm (SL4X)", KindAlarm, answerSame, join(gps, sl4xSized, status, levels, alarm, altitude, rest)}},
-		{min: 0x29, max: 0x29, layout: layout{"alarm (SL4X)", KindAlarm, answerSame, join(gps, sl4xSized, status, levels, alarm, altitude, rest)}},
-		{layout: layout{"alarm", KindAlarm, answerSame, join(gps, cellSized, status, levels, alarm, rest)}},
+		{min: 0x27, max: 0x27, layout: layout{"alarm (SL4X)", KindAlarm, answerSame, join(gps, sl4xSized, report, altitude, rest)}},
+		{min: 0x29, max: 0x29, layout: layout{"alarm (SL4X)", KindAlarm, answerSame, join(gps, sl4xSized, report, altitude, rest)}},
+		{layout: layout{"alarm", KindAlarm, answerSame, join(gps, cellSized, report, rest)}},
 	},
 	0x33: {
 		{header: headerExtended, layout: layout{"alarm (AZ735)", KindAlarm, answerExtended, join(azLocation, []field{{read: readAZStatus, name: "status", key: "alarm"}, {read: readSized, name: "extension"}}, left())}},
@@ -220,7 +227,7 @@ var table = [256][]row{
 			{read: readHours, name: "hours, minutes"},
 			{read: readTag, name: "tag, unless zero"},
 		}, left())}},
-		{header: headerBasic, layout: layout{"heartbeat with modules", KindHeartbeat, answerSame, join(status, levels, alarm, skip("language", 1), []field{{read: readModules, name: "modules"}})}},
+		{header: headerBasic, layout: layout{"heartbeat with modules", KindHeartbeat, answerSame, join(report, skip("language", 1), []field{{read: readModules, name: "modules"}})}},
 		{header: headerExtended, layout: layout{"photo data (X1)", KindPhoto, answerPhotoNext, join([]field{{read: readPhotoID, name: "photo id"}, {read: readPhotoPart, name: "offset, size, bytes"}}, left())}},
 	},
 	0x37: {{layout: layout{"location with module", KindLocation, answerSame, join(gps, cell, []field{{read: readUpload, name: "ignition, event, re-upload", when: when{least: 3}}, {read: readModule, name: "module"}}, rest)}}},
@@ -279,7 +286,7 @@ var table = [256][]row{
 		{layout: layout{"cells and access points, 4G", KindWiFi, answerSame, join([]field{{read: readTime, name: "time"}}, manyCells(7, 4, 8), timing, wifi, left())}},
 	},
 	0xa3: {
-		{header: headerBasic, min: 0x0c, max: 0x0c, layout: layout{"status (SeeWorld)", KindStatus, answerSame, join(status, levels, alarm, rest)}},
+		{header: headerBasic, min: 0x0c, max: 0x0c, layout: layout{"status (SeeWorld)", KindStatus, answerSame, join(report, rest)}},
 		{header: headerBasic, min: 0x18, max: 0x18, layout: layout{"status (SeeWorld, long)", KindStatus, answerSame, join(status, skip("extension", 2), skip("voltage level", 1), []field{
 			{read: readUint, name: "signal", size: 1, key: "rssi"},
 			{read: readUint, name: "external voltage", size: 1, key: "power", unit: "V", scale: 1},
@@ -291,7 +298,7 @@ var table = [256][]row{
 		{layout: layout{"location, single fence", KindLocation, answerSame, join(gps, cell, rest)}},
 	},
 	0xa4: {{layout: layout{"alarm with fence, 4G", KindAlarm, answerSame, join(gps, cellSized, status, levels, wideAlarm, restKnown, fence, left())}}},
-	0xa5: {{layout: layout{"alarm without GPS, 4G", KindAlarm, answerSame, join(oneCell(4, 8), status, levels, alarm, rest)}}},
+	0xa5: {{layout: layout{"alarm without GPS, 4G", KindAlarm, answerSame, join(oneCell(4, 8), report, rest)}}},
 	0xa7: {{layout: layout{"address request, 4G", KindAddressRequest, answerSame, join(cell, rest)}}},
 	0xa9: {{layout: layout{"alarm with cells and access points", KindAlarm, answerSame, join([]field{{read: readTime, name: "time"}, {read: readAlarmCells, name: "cells"}}, timing, wifi, wideAlarm, left())}}},
 	0xb0: {{header: headerBasic, layout: layout{"attendance", KindInfo, answerSame, left()}}, {layout: layout{"attendance", KindInfo, answerNone, left()}}},
