@@ -61,7 +61,7 @@ func (Framer) Next(b []byte, patient bool) Cut {
 			if n := healed(b[at:]); n > 0 {
 				return Cut{Skip: at, Len: n}
 			}
-			if patient && len(b)-at < maxHealed && !bytes.Contains(b[at:], tail) {
+			if patient && len(b)-at < maxHealed && nextTail(b[at:]) == 0 {
 				return Cut{Skip: at} // its tail may be on the way
 			}
 		}
@@ -141,6 +141,18 @@ func healed(b []byte) int {
 	if size := counted(b); size > 0 {
 		return size
 	}
+	size := nextTail(b)
+	for at := 1; at+minBasic <= size; at++ {
+		if proven(b[at:]) > 0 {
+			return 0
+		}
+	}
+	return size
+}
+
+// nextTail returns the size of what ends with the next tail that can end a
+// frame, or 0.
+func nextTail(b []byte) int {
 	least := minBasic
 	if b[0] == headerExtended {
 		least = minExtended
@@ -152,13 +164,7 @@ func healed(b []byte) int {
 	if n < 0 {
 		return 0
 	}
-	size := least + n
-	for at := 1; at+minBasic <= size; at++ {
-		if proven(b[at:]) > 0 {
-			return 0
-		}
-	}
-	return size
+	return least + n
 }
 
 // counted returns the size of the forms that put the number of access points
