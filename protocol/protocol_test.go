@@ -291,6 +291,7 @@ func ExampleDecoder_Decode() {
 // mixed is all vectors in turn: the frames of real devices, and one of every
 // kind and dialect as often as of the common ones.
 func mixed(b *testing.B, each func(frame []byte)) {
+	b.Helper()
 	for _, file := range []string{"captures.jsonl", "generated.jsonl"} {
 		b.Run(file, func(b *testing.B) {
 			var list [][]byte
