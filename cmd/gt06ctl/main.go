@@ -60,7 +60,7 @@ directory. Every command takes --json.
 		return cli.Fail(cli.Usage, err, c.CommandPath()+" --help")
 	})
 	root.AddCommand(
-		t.statusCommand(), t.devicesCommand(), t.validateCommand(), t.tailCommand(), t.decodeCommand(), t.simulateCommand(), t.upgradeCommand(), t.upgradesCommand(), t.stopCommand(), t.sendCommand(), t.commandsCommand(), t.protocolCommand(), t.captureCommand(), t.quarantineCommand(), t.replayCommand(), t.versionCommand(),
+		t.statusCommand(), t.devicesCommand(), t.validateCommand(), t.tailCommand(), t.decodeCommand(), t.simulateCommand(), t.upgradeCommand(), t.upgradesCommand(), t.stopCommand(), t.sendCommand(), t.commandsCommand(), t.protocolCommand(), t.captureCommand(), t.quarantineCommand(), t.replayCommand(), t.opsCommand(), t.versionCommand(),
 	)
 	for _, c := range root.Commands() {
 		check := c.Args
