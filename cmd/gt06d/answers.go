@@ -17,7 +17,7 @@ import (
 	"gt06/storage/sqlstore"
 )
 
-// Status implements admin.Source.
+// Status implements admin.Source and board.Source.
 func (a *app) Status(context.Context) control.Status {
 	st := control.Status{
 		State: "ready", Reasons: []string{}, Version: cli.Version(), PID: os.Getpid(), Generation: a.spool.Generation(),
@@ -73,144 +73,16 @@ func (a *app) Status(context.Context) control.Status {
 	return st
 }
 
-// Devices implements admin.Source.
-func (a *app) Devices(ctx context.Context) ([]control.Device, error) {
-	store, _, why := a.store.get()
-	online := map[string]server.Online{}
-	for _, o := range a.server.Registry().Online() {
-		online[o.IMEI.String()] = o
-	}
-	list := []control.Device{}
-	if store != nil {
-		known, err := store.Devices(ctx)
-		if err != nil {
-			return nil, err
-		}
-		for i := range known {
-			list = append(list, device(&known[i], online))
-		}
-	} else if len(online) == 0 && why != "" {
-		return nil, fmt.Errorf("the database is away: %s", why)
-	}
-	for imei, o := range online { // not in the database yet
-		d := control.Device{IMEI: imei, Status: "allowed", Online: true, Remote: o.Remote}
-		if o.Heard > 0 {
-			d.LastSeen = time.Unix(o.Heard, 0).UTC().Format(time.RFC3339)
-		}
-		list = append(list, d)
-	}
-	return list, nil
-}
-
-func device(d *sqlstore.Device, online map[string]server.Online) control.Device {
-	out := control.Device{IMEI: d.IMEI, Name: d.Name, Model: d.Model, Status: d.Status}
-	seen := d.LastSeen
-	if o, ok := online[d.IMEI]; ok {
-		out.Online, out.Remote = true, o.Remote
-		if heard := time.Unix(o.Heard, 0).UTC(); heard.After(seen) {
-			seen = heard
-		}
-		delete(online, d.IMEI)
-	}
-	if !seen.IsZero() {
-		out.LastSeen = seen.Format(time.RFC3339)
-	}
-	if !d.FixTime.IsZero() {
-		out.FixTime = d.FixTime.Format(time.RFC3339)
-		out.Latitude, out.Longitude, out.SpeedKMH = &d.Latitude, &d.Longitude, &d.SpeedKMH
-	}
-	return out
-}
-
-// The window and limits of the three checks (SOP section 7).
-const (
-	window       = 10 * time.Minute
-	fresh        = 5 * time.Minute // a tracker sends a heartbeat every 3 to 5
-	freshPart    = 0.8
-	reconnectMax = 2.0 // accepted connections for each device online in the window
-)
-
-// Validate implements admin.Source: timestamps move, places move, nobody
-// reconnects all the time.
-func (a *app) Validate(ctx context.Context) (control.Validation, error) {
-	store, err := a.database()
-	if err != nil {
-		return control.Validation{}, err
-	}
-	v := control.Validation{OK: true, WarmingUp: time.Since(a.began) < window}
-	now := time.Now()
-	on := a.server.Registry().Online()
-	recent, heard := 0, 0
-	for _, o := range on {
-		if o.Heard == 0 && time.Since(a.began) < fresh {
-			continue // taken over a moment ago: nobody can say yet
-		}
-		heard++
-		if now.Unix()-o.Heard < int64(fresh/time.Second) {
-			recent++
-		}
-	}
-	add := func(name string, ok bool, value, limit float64, text string) {
-		ok = ok || v.WarmingUp
-		v.OK = v.OK && ok
-		v.Checks = append(v.Checks, control.Check{Name: name, OK: ok, Value: value, Limit: limit, Text: text})
-	}
-	part := 1.0
-	if heard > 0 {
-		part = float64(recent) / float64(heard)
-	}
-	add("timestamps", len(on) > 0 && part >= freshPart, part, freshPart, fmt.Sprintf("%d of %d devices online spoke within %v", recent, heard, fresh))
-	m, err := store.Movement(ctx, now.Add(-window))
-	if err != nil {
-		return v, err
-	}
-	add("locations", m.Moving > 0, float64(m.Moving), 1, fmt.Sprintf("the place of %d of %d reporting devices changed within %v", m.Moving, m.Reporting, window))
-	accepted := a.accepts.rate(a.server.Accepted(), now)
-	add("reconnects", accepted <= reconnectMax*float64(max(1, len(on))), accepted, reconnectMax*float64(max(1, len(on))), fmt.Sprintf("%.0f connections accepted within %v, %d devices online", accepted, window, len(on)))
-	return v, nil
-}
-
-// accepts remembers how many connections had been accepted, minute by minute.
-type accepts struct {
-	mu     sync.Mutex
-	points []acceptPoint
-}
-
-type acceptPoint struct {
-	at    time.Time
-	total uint64
-}
-
-// note adds a point and forgets those before the window.
-func (a *accepts) note(total uint64, now time.Time) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.points = append(a.points, acceptPoint{now, total})
-	for len(a.points) > 1 && now.Sub(a.points[1].at) >= window {
-		a.points = a.points[1:]
-	}
-}
-
-// rate returns the connections accepted since the oldest point.
-func (a *accepts) rate(total uint64, _ time.Time) float64 {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if len(a.points) == 0 {
-		return float64(total)
-	}
-	return float64(total - a.points[0].total)
-}
-
 func (a *app) handlers() map[string]control.Handler {
 	return map[string]control.Handler{
 		"status": func(ctx context.Context, _ json.RawMessage, _ func(any) error) (any, error) {
 			return a.Status(ctx), nil
 		},
-		"devices": func(ctx context.Context, _ json.RawMessage, _ func(any) error) (any, error) {
-			return a.Devices(ctx)
+		"devices": func(context.Context, json.RawMessage, func(any) error) (any, error) {
+			return a.board.Devices(), nil
 		},
-		"validate": func(ctx context.Context, _ json.RawMessage, _ func(any) error) (any, error) {
-			return a.Validate(ctx)
+		"validate": func(context.Context, json.RawMessage, func(any) error) (any, error) {
+			return a.board.Validate(), nil
 		},
 		"tail":    a.tails.stream,
 		"upgrade": a.handleUpgrade,

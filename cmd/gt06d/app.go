@@ -22,6 +22,7 @@ import (
 	"gt06/protocol"
 	"gt06/server"
 	"gt06/server/admin"
+	"gt06/server/board"
 	"gt06/server/control"
 	"gt06/server/handover"
 	"gt06/storage"
@@ -58,7 +59,7 @@ type app struct {
 	tails   tails
 	waits   waits
 	queue   queue
-	accepts accepts
+	board   *board.Board
 
 	// The database behind it.
 	fleet   directory
@@ -223,6 +224,9 @@ func (a *app) gather() error {
 		return err
 	}
 	a.tails.watch = a.server.Watch
+	if err := a.openBoard(); err != nil {
+		return err
+	}
 	if err := a.fetch(); err != nil {
 		return err
 	}

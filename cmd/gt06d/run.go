@@ -102,7 +102,8 @@ func (r *running) announce(ctx context.Context) error {
 	if err := a.openControl(); err != nil {
 		return err
 	}
-	a.admin = admin.New(a, a.reg)
+	a.admin = admin.New(admin.Options{Source: looks{a}, Registry: a.reg, Board: a.board.Handler(), Token: a.cfg.Board.Token})
+	r.wg.Go(func() { a.board.Run(ctx) })
 	r.wg.Go(func() { _ = a.admin.Serve(a.adminLn) })
 	r.wg.Go(func() {
 		if err := a.storeRows(ctx); err != nil && ctx.Err() == nil {
@@ -204,7 +205,7 @@ func (a *app) greet() {
 	}
 	_, _ = fmt.Fprintf(a.stderr, `gt06d %s, generation %d
 devices   %s
-admin     http://%s/ (metrics, healthz, readyz, api)
+admin     http://%s/ (board, metrics, healthz, readyz, api)
 data      %s
 log       %s
 store     %s
@@ -216,15 +217,11 @@ ready
 `, cli.Version(), a.spool.Generation(), a.devices.Addr(), a.adminLn.Addr(), a.cfg.DataDir, filepath.Join(a.cfg.DataDir, "spool"), where, path, a.keep.line(), dir, dir)
 }
 
-// settle moves the settled mark once a second, and notes each minute how many
-// connections came.
+// settle moves the settled mark once a second.
 func (a *app) settle(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	for n := 0; ; n++ {
-		if n%60 == 0 {
-			a.accepts.note(a.server.Accepted(), time.Now())
-		}
+	for {
 		select {
 		case <-ctx.Done():
 			return

@@ -88,6 +88,7 @@ func (l rowLog) Read(from storage.Position) sqlstore.Reader {
 // directory is what the operator has said of devices, as the store had it at
 // the last look.
 type directory struct {
+	learn   func([]sqlstore.Device) // hears of each look
 	devices atomic.Pointer[map[protocol.IMEI]server.DeviceSettings]
 }
 
@@ -113,6 +114,7 @@ func (d *directory) load(ctx context.Context, s *sqlstore.Store) error {
 		}
 	}
 	d.devices.Store(&m)
+	d.learn(list)
 	return nil
 }
 
@@ -168,7 +170,7 @@ func (a *app) storeRows(ctx context.Context) error {
 	w := store.Writer(sqlstore.WriterOptions{
 		Log:  rowLog{a.spool, filepath.Join(a.cfg.DataDir, "spool"), a.log},
 		Node: a.node, Epoch: int64(a.spool.Generation()),
-		Decoder: &a.decoder, Failpoint: a.fail, Photos: photo.New(a.photoDir()),
+		Decoder: &a.decoder, Failpoint: a.fail, Photos: photo.New(a.photoDir()), Stored: a.stored,
 	})
 	a.store.set(store, w, "")
 	var wg sync.WaitGroup

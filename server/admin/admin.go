@@ -20,8 +20,16 @@ import (
 // Source answers what the pages show.
 type Source interface {
 	Status(context.Context) control.Status
-	Devices(context.Context) ([]control.Device, error)
-	Validate(context.Context) (control.Validation, error)
+	Devices() []control.Device
+	Validate() control.Validation
+}
+
+// Options of a Server.
+type Options struct {
+	Source   Source
+	Registry *prometheus.Registry
+	Board    http.Handler // the page, and what it asks for
+	Token    string       // who may ask; "": who asks by a loopback name
 }
 
 // Server is the HTTP server of the admin address.
@@ -47,12 +55,12 @@ func (s *Server) Drain(ctx context.Context, ln net.Listener) {
 	}
 }
 
-// New returns the server of the admin address. Only GET is answered, and only
-// under the name of a loopback address: another host name is a page of
-// somebody else that asks through a browser.
-func New(src Source, reg *prometheus.Registry) *Server {
+// New returns the server of the admin address. It can be read only.
+func New(o Options) *Server {
+	src := o.Source
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
+	guard := &access{token: o.Token, next: mux}
+	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { say(w, http.StatusOK, "ok\n") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		st := src.Status(r.Context())
@@ -60,23 +68,19 @@ func New(src Source, reg *prometheus.Registry) *Server {
 			say(w, http.StatusOK, "ready\n")
 			return
 		}
-		say(w, http.StatusServiceUnavailable, st.State+": "+strings.Join(st.Reasons, "; ")+"\n")
+		text := st.State
+		if o.Token == "" || guard.allowed(r) { // a balancer need not know why
+			text += ": " + strings.Join(st.Reasons, "; ")
+		}
+		say(w, http.StatusServiceUnavailable, text+"\n")
 	})
-	mux.HandleFunc("GET /api/status", func(w http.ResponseWriter, r *http.Request) { reply(w, src.Status(r.Context()), nil) })
-	mux.HandleFunc("GET /api/devices", func(w http.ResponseWriter, r *http.Request) {
-		list, err := src.Devices(r.Context())
-		reply(w, list, err)
-	})
-	mux.HandleFunc("GET /api/validate", func(w http.ResponseWriter, r *http.Request) {
-		v, err := src.Validate(r.Context())
-		reply(w, v, err)
-	})
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
-		say(w, http.StatusOK, "gt06\n\n/metrics\n/healthz\n/readyz\n/api/status\n/api/devices\n/api/validate\n")
-	})
+	mux.HandleFunc("GET /api/status", func(w http.ResponseWriter, r *http.Request) { reply(w, src.Status(r.Context())) })
+	mux.HandleFunc("GET /api/devices", func(w http.ResponseWriter, _ *http.Request) { reply(w, src.Devices()) })
+	mux.HandleFunc("GET /api/validate", func(w http.ResponseWriter, _ *http.Request) { reply(w, src.Validate()) })
+	mux.Handle("GET /", o.Board)
 	s := &Server{}
 	s.Server = http.Server{
-		Handler: local(mux), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
+		Handler: guard, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
 		WriteTimeout: 60 * time.Second, IdleTimeout: 60 * time.Second, MaxHeaderBytes: 16 << 10,
 		ConnState: func(_ net.Conn, state http.ConnState) {
 			switch state {
@@ -91,31 +95,13 @@ func New(src Source, reg *prometheus.Registry) *Server {
 	return s
 }
 
-func local(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host := r.Host
-		if h, _, err := net.SplitHostPort(host); err == nil {
-			host = h
-		}
-		if ip := net.ParseIP(strings.Trim(host, "[]")); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-			http.Error(w, "this address answers on loopback only", http.StatusForbidden)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
 func say(w http.ResponseWriter, code int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(code)
 	_, _ = w.Write([]byte(text))
 }
 
-func reply(w http.ResponseWriter, v any, err error) {
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
-		return
-	}
+func reply(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(v)
 }

@@ -219,22 +219,29 @@ type Device struct {
 	Latitude  *float64 `json:"latitude,omitempty"`
 	Longitude *float64 `json:"longitude,omitempty"`
 	SpeedKMH  *float64 `json:"speed_kmh,omitempty"`
+	Course    *float64 `json:"course,omitempty"` // degrees
+	Ignition  *bool    `json:"ignition,omitempty"`
+	Battery   *int64   `json:"battery,omitempty"` // per cent
+	Alarm     string   `json:"alarm,omitempty"`   // the last one
+	AlarmTime string   `json:"alarm_time,omitempty"`
+	Problems  []string `json:"problems"` // of a closed set; empty: none
 }
 
 // Validation is `gt06ctl validate --json`: the three checks of SOP section 7.
 type Validation struct {
 	OK        bool    `json:"ok"`
-	WarmingUp bool    `json:"warming_up"` // the server is younger than the window: nothing is red for its own start
+	WarmingUp bool    `json:"warming_up"` // of one of the checks: nothing is red for the server's own start
 	Checks    []Check `json:"checks"`
 }
 
 // Check is one of them.
 type Check struct {
-	Name  string  `json:"name"` // timestamps, locations, reconnects
-	OK    bool    `json:"ok"`
-	Value float64 `json:"value"`
-	Limit float64 `json:"limit"`
-	Text  string  `json:"text"`
+	Name      string  `json:"name"` // timestamps, locations, reconnects
+	OK        bool    `json:"ok"`
+	WarmingUp bool    `json:"warming_up"` // its evidence is shorter than its span: it is not red yet
+	Value     float64 `json:"value"`
+	Limit     float64 `json:"limit"`
+	Text      string  `json:"text"`
 }
 
 // RowsArgs asks for what is stored of devices.

@@ -288,3 +288,29 @@ func Count(ctx context.Context, dir string, from, to storage.Position) (n int64,
 		}
 	}
 }
+
+// Back returns a position about n bytes before pos for a Reader to begin at, or
+// the oldest record's when there is not so much: who looks for the newest
+// records reads the log in pieces from its end. The Reader finds the first
+// whole record behind it.
+func Back(dir string, pos storage.Position, n int64) (storage.Position, error) {
+	segments, err := list(dir, 0)
+	if err != nil {
+		return 0, err
+	}
+	for i := len(segments) - 1; i >= 0; i-- {
+		s := &segments[i]
+		if s.number > pos.Segment() {
+			continue
+		}
+		end := limitOf(segments, i)
+		if s.number == pos.Segment() {
+			end = min(end, int64(pos.Offset()))
+		}
+		if end-headerSize >= n {
+			return storage.At(s.number, uint32(end-n)), nil
+		}
+		n -= max(0, end-headerSize)
+	}
+	return 0, nil
+}

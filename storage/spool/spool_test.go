@@ -554,3 +554,48 @@ func BenchmarkAppendSync(b *testing.B) {
 	}
 	closeTest(b, w)
 }
+
+func TestBackReachesEachRecord(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	w := openTest(t, dir, func(o *Options) { o.SegmentBytes = 16 << 10 })
+	const records = 1000
+	end := add(t, w, 0, records)
+	defer closeTest(t, w)
+	// Pieces of any size, each read to the end of the first record of the one
+	// before, hold every record once.
+	for _, piece := range []int64{300, 5000, 1 << 30} {
+		seen := map[int]int{}
+		for limit, open := end, false; limit > 0; {
+			from, err := Back(dir, limit, piece)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := NewReader(dir, from)
+			var rec storage.Record
+			first := storage.Position(0)
+			for {
+				pos, err := r.Next(limit, &rec)
+				if errors.Is(err, io.EOF) {
+					break
+				}
+				if first == 0 {
+					first = pos
+				}
+				if pos < limit || !open {
+					seen[number(&rec)]++
+				}
+			}
+			_ = r.Close()
+			open = true
+			if limit = first; from == 0 {
+				break
+			}
+		}
+		for n := range records {
+			if seen[n] != 1 {
+				t.Fatalf("pieces of %d: record %d was seen %d times", piece, n, seen[n])
+			}
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -19,16 +20,18 @@ type Device struct {
 	Status    string
 	LastSeen  time.Time // zero: never
 	FixTime   time.Time // of latest_positions; zero: none
+	HasFix    bool      // the row has a place
 	Latitude  float64
 	Longitude float64
 	SpeedKMH  float64
+	Course    float64
 }
 
 // Devices lists all devices by IMEI.
 func (s *Store) Devices(ctx context.Context) ([]Device, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	rows, err := s.db.QueryxContext(ctx, `SELECT d.imei, d.name, d.model, d.utc_offset_s, d.status, d.last_seen_at, l.received_at, l.fix_time, l.latitude, l.longitude, l.speed_kmh
+	rows, err := s.db.QueryxContext(ctx, `SELECT d.imei, d.name, d.model, d.utc_offset_s, d.status, d.last_seen_at, l.received_at, l.fix_time, l.latitude, l.longitude, l.speed_kmh, l.course
 		FROM devices d LEFT JOIN latest_positions l ON l.device_id = d.id ORDER BY d.imei`)
 	if err != nil {
 		return nil, s.classify(err)
@@ -40,8 +43,8 @@ func (s *Store) Devices(ctx context.Context) ([]Device, error) {
 		var name, model sql.NullString
 		var offset sql.NullInt32
 		var seen, received, fix any
-		var latitude, longitude, speed sql.NullFloat64
-		if err := rows.Scan(&d.IMEI, &name, &model, &offset, &d.Status, &seen, &received, &fix, &latitude, &longitude, &speed); err != nil {
+		var latitude, longitude, speed, course sql.NullFloat64
+		if err := rows.Scan(&d.IMEI, &name, &model, &offset, &d.Status, &seen, &received, &fix, &latitude, &longitude, &speed, &course); err != nil {
 			return nil, err
 		}
 		d.Name, d.Model = name.String, model.String
@@ -52,7 +55,8 @@ func (s *Store) Devices(ctx context.Context) ([]Device, error) {
 		if at := moment(received); at.After(d.LastSeen) { // last_seen_at is written rarely
 			d.LastSeen = at
 		}
-		d.Latitude, d.Longitude, d.SpeedKMH = latitude.Float64, longitude.Float64, speed.Float64
+		d.HasFix = latitude.Valid && longitude.Valid
+		d.Latitude, d.Longitude, d.SpeedKMH, d.Course = latitude.Float64, longitude.Float64, speed.Float64, course.Float64
 		list = append(list, d)
 	}
 	return list, rows.Err()
@@ -207,16 +211,45 @@ func (s *Store) scan(ctx context.Context, all []Stored, table, query string, arg
 	return all, rows.Err()
 }
 
-// Movement says how many devices sent fixes in a window, and of how many the
-// place changed.
-type Movement struct{ Reporting, Moving int }
-
-// Movement looks at the fixes since a time.
-func (s *Store) Movement(ctx context.Context, since time.Time) (m Movement, err error) {
+// Track returns the fixes of a device in a time, the oldest first: at most so
+// many, and then the newest.
+func (s *Store) Track(ctx context.Context, imei string, from, to time.Time, most int) ([]Fix, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	row := s.db.QueryRowxContext(ctx, `SELECT COUNT(*), COALESCE(SUM(CASE WHEN places > 1 THEN 1 ELSE 0 END), 0) FROM (
-		SELECT device_id, COUNT(DISTINCT latitude) + COUNT(DISTINCT longitude) - 1 AS places FROM positions WHERE fix_time >= ? AND valid = 1 GROUP BY device_id) p`,
-		since.UTC().Format(time.DateTime))
-	return m, s.classify(row.Scan(&m.Reporting, &m.Moving))
+	rows, err := s.db.QueryxContext(ctx, `SELECT p.fix_time, p.latitude, p.longitude, p.speed_kmh, p.course, p.valid, p.ignition, COALESCE(p.alarm, '') FROM positions p
+		WHERE p.device_id = (SELECT id FROM devices WHERE imei = ?) AND p.fix_time >= ? AND p.fix_time <= ? AND p.latitude IS NOT NULL AND p.longitude IS NOT NULL
+		ORDER BY p.fix_time DESC LIMIT ?`, imei, from.UTC().Format(time.DateTime), to.UTC().Format(time.DateTime), most)
+	if err != nil {
+		return nil, s.classify(err)
+	}
+	defer rows.Close() //nolint:errcheck // Err is asked
+	var list []Fix
+	for rows.Next() {
+		var f Fix
+		var at any
+		var speed, course sql.NullFloat64
+		var ignition sql.NullBool
+		if err := rows.Scan(&at, &f.Latitude, &f.Longitude, &speed, &course, &f.Valid, &ignition, &f.Alarm); err != nil {
+			return nil, err
+		}
+		f.Time, f.SpeedKMH, f.Course = moment(at), speed.Float64, course.Float64
+		if ignition.Valid {
+			f.Ignition = &ignition.Bool
+		}
+		list = append(list, f)
+	}
+	slices.Reverse(list)
+	return list, s.classify(rows.Err())
+}
+
+// Fix is a row of positions that has a place.
+type Fix struct {
+	Time      time.Time
+	Latitude  float64
+	Longitude float64
+	SpeedKMH  float64
+	Course    float64 // degrees
+	Valid     bool
+	Ignition  *bool // nil: not said
+	Alarm     string
 }

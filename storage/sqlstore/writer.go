@@ -52,6 +52,9 @@ type WriterOptions struct {
 	Decoder   *protocol.Decoder
 	Failpoint func(name string) // tests
 	Photos    Photos            // nil: photos stay in the log
+	// Stored sees the rows of each transaction behind its commit. It must not
+	// keep them, and it holds up the next one.
+	Stored func(*event.Rows)
 }
 
 // Photos puts photos together; photo.Store is one.
@@ -91,6 +94,7 @@ type Writer struct {
 	decoder  *protocol.Decoder
 	failAt   func(string)
 	photos   Photos
+	stored   func(*event.Rows)
 	replace  bool             // rows that are there already are replaced: see Again
 	position storage.Position // committed, as far as known
 	moved    storage.Position // where the database says the cursor is
@@ -125,7 +129,7 @@ type writerMetrics struct {
 // Writer prepares a writer; Run does the work.
 func (s *Store) Writer(o WriterOptions) *Writer {
 	w := &Writer{
-		s: s, log: o.Log, node: o.Node, epoch: o.Epoch, decoder: o.Decoder, failAt: o.Failpoint, photos: o.Photos,
+		s: s, log: o.Log, node: o.Node, epoch: o.Epoch, decoder: o.Decoder, failAt: o.Failpoint, photos: o.Photos, stored: o.Stored,
 		known: map[protocol.IMEI]device{}, touched: map[protocol.IMEI]int64{},
 	}
 	w.status.Store(&Status{State: StateOK})
@@ -374,6 +378,9 @@ func (w *Writer) committed(items []item, merged int64) {
 	w.metrics.rows.Add(float64(w.rows.Frames))
 	w.metrics.merged.Add(float64(merged))
 	w.metrics.quarantined.Add(float64(len(w.rows.Quarantined)))
+	if w.stored != nil {
+		w.stored(&w.rows)
+	}
 	w.log.Release(w.position)
 	w.say(func(s *Status) {
 		s.State, s.LastError, s.Position = StateOK, "", w.position

@@ -39,6 +39,8 @@ type Config struct {
 	Answers   Answers   `yaml:"answers"`
 	Keeper    string    `yaml:"keeper"`
 	Log       Log       `yaml:"log"`
+	Board     Board     `yaml:"board"`
+	Checks    Checks    `yaml:"checks"`
 
 	// Warnings are said once at start.
 	Warnings []string `yaml:"-"`
@@ -219,6 +221,7 @@ func (f *Flags) Load(env func(string) string) (Config, error) {
 		Upgrade:  Upgrade{Probation: Duration(5 * time.Second)},
 		Answers:  Answers{Policy: "traccar"},
 		Commands: Commands{Allow: DefaultAllow(), CutBelowKMH: 20},
+		Checks:   Checks{Window: Duration(10 * time.Minute), Silent: Duration(5 * time.Minute)},
 	}
 	path := f.pick("config", f.config, env("GT06_CONFIG"), "")
 	if path != "" {
@@ -238,6 +241,9 @@ func (f *Flags) Load(env func(string) string) (Config, error) {
 	}
 	c.DataDir = abs
 	if err := c.dsn(f, env); err != nil {
+		return c, err
+	}
+	if err := c.board(env); err != nil {
 		return c, err
 	}
 	return c, c.check()

@@ -56,12 +56,12 @@ func TestAnswers(t *testing.T) {
 
 func TestFlagsBeatEnvironmentBeatsFile(t *testing.T) {
 	t.Parallel()
-	path := file(t, "listen: file:1\nadmin: file:2\ndata_dir: /file\nspool: {max_bytes: 2GiB, retention: 24h}\ndisk: {min_free: 64MiB}\nlimits: {connections: 7, idle_timeout: 5m}\n")
-	c, err := load(t, map[string]string{"GT06_CONFIG": path, "GT06_LISTEN": "env:1", "GT06_ADMIN": "env:2"}, "--listen", "flag:1")
+	path := file(t, "listen: file:1\nadmin: 127.0.0.1:2\ndata_dir: /file\nspool: {max_bytes: 2GiB, retention: 24h}\ndisk: {min_free: 64MiB}\nlimits: {connections: 7, idle_timeout: 5m}\n")
+	c, err := load(t, map[string]string{"GT06_CONFIG": path, "GT06_LISTEN": "env:1", "GT06_ADMIN": "127.0.0.2:2"}, "--listen", "flag:1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Listen != "flag:1" || c.Admin != "env:2" || c.DataDir != "/file" {
+	if c.Listen != "flag:1" || c.Admin != "127.0.0.2:2" || c.DataDir != "/file" {
 		t.Errorf("%+v", c)
 	}
 	if c.Spool.MaxBytes != 2<<30 || c.Disk.MinFree != 64<<20 || time.Duration(c.Spool.Retention) != 24*time.Hour || c.Limits.Connections != 7 || time.Duration(c.Limits.Idle) != 5*time.Minute {
@@ -117,5 +117,42 @@ func TestWhereTheDatabaseIsNamed(t *testing.T) {
 	c, err = load(t, nil, "--store", "mariadb", "--dsn", "user:s3cret@unix(/s)/db")
 	if err != nil || len(c.Warnings) != 1 || strings.Contains(c.Warnings[0], "s3cret") {
 		t.Errorf("flag: %+v, %v", c.Warnings, err)
+	}
+}
+
+func TestBoard(t *testing.T) {
+	t.Parallel()
+	token := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte("0123456789abcdef0123\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tiles := "board: {tiles_url: 'https://tiles.example/{z}/{x}/{y}.png', tiles_attribution: 'Example'}\n"
+	for text, says := range map[string]string{
+		"admin: 127.0.0.1:8023\n":                            "",
+		"admin: '[::1]:8023'\n":                              "",
+		"admin: localhost:8023\n":                            "",
+		"admin: :8023\n":                                     "board.token_file is not set",
+		"admin: 10.0.0.7:8023\n":                             "board.token_file is not set",
+		"admin: gt06.example:8023\n":                         "board.token_file is not set",
+		"admin: :8023\nboard: {token_file: " + token + "}\n": "",
+		"board: {token_file: " + token + ".not}\n":           "board.token_file: ",
+		"board: {token_file: " + file(t, "short") + "}\n":    "shorter than 16",
+		tiles: "",
+		"board: {tiles_url: 'https://tiles.example/{z}'}\n": "tiles_attribution",
+		"board: {tiles_url: 'tiles.example/{z}'}\n":         "write https://",
+		"checks: {window: 5s}\n":                            "checks: ",
+		"checks: {window: 10m, silent: 20m}\n":              "checks: ",
+		"checks: {window: 10s, silent: 2s}\n":               "",
+	} {
+		c, err := load(t, map[string]string{"GT06_CONFIG": file(t, text)})
+		if says == "" && err != nil || says != "" && (err == nil || !strings.Contains(err.Error(), says)) {
+			t.Errorf("%q: %v, want %q", text, err, says)
+		}
+		if err != nil && strings.Contains(err.Error(), "0123456789abcdef") {
+			t.Errorf("the token is shown: %v", err)
+		}
+		if says == "" && strings.Contains(text, "token_file") && c.Board.Token != "0123456789abcdef0123" {
+			t.Errorf("%q: token %q", text, c.Board.Token)
+		}
 	}
 }

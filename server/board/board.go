@@ -1,0 +1,153 @@
+// Package board is the page an operator looks at: the three checks of the SOP,
+// the fleet as a table and on a map, the last day of a device, its frames with
+// every byte named, and the rates of half an hour. It is embedded, asks nobody
+// else for anything, and changes nothing.
+//
+// What it shows comes from three sources: Fleet (what was stored of each
+// device, and who is connected), Rates (half an hour of counters) and judge
+// (the checks, computed here and nowhere else). The page takes all of it from
+// one stream of server-sent events (stream.go); a device's track and frames are
+// asked for when somebody looks at them (device.go).
+package board
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"gt06/server"
+	"gt06/server/control"
+)
+
+// Source is what the board needs to know of the server and its database.
+type Source interface {
+	Status(context.Context) control.Status
+	Online() []server.Online
+	Totals() server.Totals
+	// Upgrades returns the newest upgrades, the oldest first.
+	Upgrades() ([]control.Upgrade, error)
+	// Track returns the fixes of a device in a time, the oldest first, at most
+	// so many of the newest.
+	Track(ctx context.Context, imei string, from, to time.Time, most int) ([]Point, error)
+	// Frames reads the log backwards from a position, 0: its end, and returns
+	// the newest frames of a device, the newest first. It gives up after a
+	// while; what it returns says where it stopped.
+	Frames(ctx context.Context, imei string, before uint64, most int) (Frames, error)
+}
+
+// Options of a Board.
+type Options struct {
+	Settings
+	Source Source
+	Began  time.Time
+	// Tiles is the URL of map tiles, {z} {x} {y}; "": outlines of the countries
+	// only, and no request leaves the page's own server.
+	Tiles, Attribution string
+	Logger             *zap.Logger
+}
+
+// Board is the page and what it shows.
+type Board struct {
+	Fleet *Fleet
+	opt   Options
+	rates *Rates
+	page  map[string]asset
+
+	reading chan struct{} // one reads the log at a time
+
+	mu      sync.Mutex
+	viewers map[*viewer]struct{}
+	alarms  []Alarm // the newest last
+	ended   bool
+	stop    chan struct{}
+	looking atomic.Int32
+}
+
+const (
+	push       = 2 * time.Second // a page hears this often what changed
+	maxViewers = 64
+	keptAlarms = 100
+)
+
+// New makes a board. ratesFile is where the rates outlive the process; when it
+// cannot be used they do not.
+func New(opt Options, ratesFile string) *Board {
+	b := &Board{
+		Fleet: newFleet(), opt: opt, page: load(), reading: make(chan struct{}, 1),
+		viewers: map[*viewer]struct{}{}, stop: make(chan struct{}),
+	}
+	step := min(5*time.Second, opt.Window/10)
+	var err error
+	if b.rates, err = openRates(ratesFile, step); err != nil {
+		opt.Logger.Warn("the rates of the board begin anew", zap.Error(err))
+	}
+	return b
+}
+
+// Validate makes the three checks.
+func (b *Board) Validate() control.Validation {
+	now := time.Now()
+	f := b.Fleet.facts(b.opt.Source.Online(), b.opt.Settings, b.opt.Began, now)
+	f.accepted, f.rated = b.rates.accepted(b.opt.Window, b.opt.Source.Totals().Accepted, now)
+	return judge(f)
+}
+
+// Devices lists the fleet by IMEI.
+func (b *Board) Devices() []control.Device {
+	list := b.Fleet.list(b.opt.Source.Online(), time.Now(), b.opt.Settings, b.opt.Began)
+	slices.SortFunc(list, func(a, c control.Device) int { return strings.Compare(a.IMEI, c.IMEI) })
+	return list
+}
+
+// Stored takes what a transaction of the database stored.
+func (b *Board) Stored(n *News) {
+	b.Fleet.Stored(n, time.Now())
+	if len(n.Alarms) == 0 {
+		return
+	}
+	b.mu.Lock()
+	b.alarms = append(b.alarms, n.Alarms...)
+	b.alarms = slices.Clone(b.alarms[max(0, len(b.alarms)-keptAlarms):])
+	b.mu.Unlock()
+	if b.looking.Load() > 0 {
+		b.broadcast(eventOf("alarm", n.Alarms))
+	}
+}
+
+// Run notes the rates and tells the pages what changes, until the context
+// ends. The pages then connect to whoever serves next.
+func (b *Board) Run(ctx context.Context) {
+	defer b.end()
+	step, tick := time.NewTicker(b.rates.step), time.NewTicker(push)
+	defer step.Stop()
+	defer tick.Stop()
+	state := streamState{}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-step.C:
+			st := b.opt.Source.Status(ctx)
+			b.rates.note(b.opt.Source.Totals(), Gauges{Connections: st.Connections, LogBytes: st.Spool.Bytes, Lag: st.Store.Lag}, now)
+		case now := <-tick.C:
+			if b.looking.Load() > 0 {
+				b.broadcast(b.changes(ctx, &state, now))
+			}
+		}
+	}
+}
+
+func (b *Board) end() {
+	b.mu.Lock()
+	if !b.ended {
+		b.ended = true
+		close(b.stop)
+	}
+	b.mu.Unlock()
+	_ = b.rates.Close()
+}
