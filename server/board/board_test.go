@@ -205,8 +205,10 @@ func TestStream(t *testing.T) {
 	if _, err := io.Copy(io.Discard, all.Body); err != nil {
 		t.Errorf("the end of the stream: %v", err)
 	}
-	if resp := get("/api/events"); resp.StatusCode != http.StatusServiceUnavailable {
-		t.Errorf("behind the end: %d", resp.StatusCode)
+	late := get("/api/events")
+	defer late.Body.Close() //nolint:errcheck // a test's own
+	if late.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("behind the end: %d", late.StatusCode)
 	}
 }
 
