@@ -46,6 +46,12 @@ func (Framer) Next(b []byte, patient bool) Cut {
 		size, state := measure(b[at:])
 		switch state {
 		case whole:
+			// A false header may claim as much as has come by now, tail and all.
+			if b[at+2] == headerBasic || b[at+2] == headerExtended {
+				if c := inside(b, at, size, true); c.Len > 0 && proven(b[at:]) == 0 {
+					return c
+				}
+			}
 			return Cut{Skip: at, Len: size}
 		case unfinished:
 			if c := inside(b, at, size, patient); c.Len > 0 {
