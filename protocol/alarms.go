@@ -68,23 +68,17 @@ var modelAlarms = []struct {
 	{modelLW, 0x19, AlarmAcceleration},
 	{modelSeeWorld, 0x28, AlarmCornering},
 	{modelSeeWorld, 0x29, AlarmAccident},
+	{modelTRX16i, 0x09, AlarmGeofence},
+	{modelTRX16i, 0x0e, AlarmLowPower},
 }
 
 // alarmOf returns the name of an alarm code, "" for none.
-func alarmOf(code uint16, model modelGroup, trx16i bool) Alarm {
+func alarmOf(code uint16, model modelGroup) Alarm {
 	if code > 0xff {
 		if code == 0x107 || code == 0x10b {
 			return AlarmJamming
 		}
 		return ""
-	}
-	if trx16i {
-		switch code {
-		case 0x09:
-			return AlarmGeofence
-		case 0x0e:
-			return AlarmLowPower
-		}
 	}
 	if model != anyModel {
 		for i := range modelAlarms {

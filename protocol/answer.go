@@ -33,7 +33,11 @@ func AppendAnswer(dst []byte, m *Message, frame []byte, now time.Time) []byte {
 	case answerAddress:
 		return AppendExtended(dst, typeAddress, emptyAddress, 0)
 	case answerWiFi:
-		const timeAt, timeLen = 4, 6
+		const timeLen = 6
+		timeAt := 4
+		if m.Extended {
+			timeAt++
+		}
 		if len(frame) < timeAt+timeLen {
 			return dst
 		}

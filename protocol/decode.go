@@ -231,7 +231,7 @@ func (c *cursor) reportBlock() bool {
 	if c.at+size > len(c.b) {
 		return false
 	}
-	c.m.report(c.b[c.at:c.at+size], c.group, c.typ, c.length)
+	c.m.report(c.b[c.at:c.at+size], c.group)
 	c.at += size
 	return true
 }
@@ -245,7 +245,13 @@ func (c *cursor) say(format string, args ...any) { c.said = fmt.Sprintf(format, 
 func (c *cursor) setInt(key string, v int64)     { c.m.setInt(key, v) }
 func (c *cursor) setFloat(key string, v float64) { c.m.attribute(key, Float).Float = v }
 func (c *cursor) setBool(key string, v bool)     { c.m.setBool(key, v) }
-func (c *cursor) setText(key, v string)          { c.m.attribute(key, String).Text = v }
+
+// setText leaves out empty texts.
+func (c *cursor) setText(key, v string) {
+	if v != "" {
+		c.m.attribute(key, String).Text = v
+	}
+}
 
 func (c *cursor) addAlarm(a Alarm) { c.m.addAlarm(a) }
 

@@ -39,11 +39,11 @@ func fast(m *Message, frame []byte, s *Session) bool {
 		}
 		m.Kind = KindAlarm
 		m.fastCell(b[19:])
-		m.report(b[27:31], anyModel, frame[3], int(frame[2]))
+		m.report(b[27:31], anyModel)
 	case fastHeartbeat13:
 		m.begin(frame)
 		m.Kind = KindHeartbeat
-		m.report(b, anyModel, frame[3], int(frame[2]))
+		m.report(b, anyModel)
 	default:
 		return false
 	}

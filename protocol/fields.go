@@ -21,7 +21,7 @@ func readSkip(c *cursor, f *field) {
 func readIMEI(c *cursor, _ *field) {
 	const size = 8
 	var b []byte
-	if c.rest() < size && len(c.frame) >= c.base+size {
+	if c.rest() < size && len(c.frame) >= c.base+size+len(tail) {
 		// Clones leave serial and checksum out and say the usual length.
 		b = c.frame[c.base : c.base+size]
 		c.at = len(c.b)
@@ -285,22 +285,26 @@ func readStatus(c *cursor, _ *field) {
 	if !c.ok() {
 		return
 	}
-	c.m.setStatus(byte(v), c.length)
+	c.m.setStatus(byte(v))
 	if c.trace != nil {
 		c.say("ignition %v, charge %v, cut %v, alarm bits %d", v&2 != 0, v&4 != 0, v&0x80 != 0, v>>3&7)
 	}
 }
 
-func (m *Message) setStatus(v byte, length int) {
+// readStatusVXT01 gives the last alarm another meaning.
+func readStatusVXT01(c *cursor, f *field) {
+	readStatus(c, f)
+	if n := len(c.m.Alarms); n > 0 && c.m.Alarms[n-1] == AlarmRemoving {
+		c.m.Alarms[n-1] = AlarmOverspeed
+	}
+}
+
+func (m *Message) setStatus(v byte) {
 	m.setInt("status", int64(v))
 	m.setBool("ignition", v&2 != 0)
 	m.setBool("charge", v&4 != 0)
 	m.setBool("blocked", v&0x80 != 0)
-	a := statusAlarms[v>>3&7]
-	if a == AlarmRemoving && length == 0x24 {
-		a = AlarmOverspeed // the VXT01's meaning
-	}
-	m.addAlarm(a)
+	m.addAlarm(statusAlarms[v>>3&7])
 }
 
 func readBattery(c *cursor, _ *field) {
@@ -328,23 +332,31 @@ func level(v byte) (percent int64, ok bool) {
 	return int64(v), v <= 100
 }
 
-func readAlarm(c *cursor, f *field) {
+func readAlarm(c *cursor, _ *field) {
+	if v := c.number(1); c.ok() {
+		c.setAlarm(uint16(v))
+	}
+}
+
+// readAlarmTRX16i keeps the code as an event, and gives two another meaning.
+func readAlarmTRX16i(c *cursor, f *field) {
 	v := c.number(1)
 	if !c.ok() {
 		return
 	}
-	if f.key != "" {
-		c.setInt(f.key, int64(v))
-	}
+	c.setInt(f.key, int64(v))
+	group := c.group
+	c.group = modelTRX16i
 	c.setAlarm(uint16(v))
+	c.group = group
 }
 
 // readAlarmWide: the high bits of the code are the high half of the language
 // byte behind it.
 func readAlarmWide(c *cursor, _ *field) {
 	v := c.number(1)
-	if c.at < len(c.b) {
-		v |= uint64(c.b[c.at]>>4) << 8
+	if at := c.base + c.at; at < len(c.frame) {
+		v |= uint64(c.frame[at]>>4) << 8
 	}
 	if c.ok() {
 		c.setAlarm(uint16(v))
@@ -352,27 +364,27 @@ func readAlarmWide(c *cursor, _ *field) {
 }
 
 func (c *cursor) setAlarm(code uint16) {
-	a := c.m.setAlarm(code, c.group, c.typ, c.length)
+	a := c.m.setAlarm(code, c.group)
 	if c.trace != nil {
 		c.say("0x%02x %s", code, a)
 	}
 }
 
-func (m *Message) setAlarm(code uint16, group modelGroup, typ byte, length int) Alarm {
+func (m *Message) setAlarm(code uint16, group modelGroup) Alarm {
 	m.AlarmCode, m.HasAlarmCode = code, true
-	a := alarmOf(code, group, typ == 0x16 && length == 0x2d)
+	a := alarmOf(code, group)
 	m.addAlarm(a)
 	return a
 }
 
 // report takes terminal information, battery, signal and alarm.
-func (m *Message) report(b []byte, group modelGroup, typ byte, length int) {
-	m.setStatus(b[0], length)
+func (m *Message) report(b []byte, group modelGroup) {
+	m.setStatus(b[0])
 	if percent, ok := level(b[1]); ok {
 		m.setInt("batteryLevel", percent)
 	}
 	m.setInt("rssi", int64(b[2]))
-	m.setAlarm(uint16(b[3]), group, typ, length)
+	m.setAlarm(uint16(b[3]), group)
 }
 
 // readArmed is the short terminal information of the GK310.

@@ -1,5 +1,7 @@
 package protocol
 
+import "bytes"
+
 // Protocol numbers that code beside the table knows. These are part of the
 // wire format.
 const (
@@ -91,6 +93,7 @@ const (
 	modelVL // VL103 and relatives
 	modelR11
 	modelQH302R
+	modelTRX16i // told by the length of its frames
 )
 
 //nolint:gochecknoglobals // read-only table
@@ -106,19 +109,19 @@ func groupOf(model string) modelGroup {
 		return anyModel
 	}
 	var upper [16]byte
-	if len(model) > len(upper) {
-		return anyModel
-	}
-	for i := range len(model) {
+	name := upper[:min(len(model), len(upper))]
+	for i := range name {
 		c := model[i]
 		if 'a' <= c && c <= 'z' {
 			c -= 'a' - 'A'
 		}
-		upper[i] = c
+		name[i] = c
 	}
-	name := upper[:len(model)]
-	if len(name) >= 2 && name[0] == 'L' && name[1] == 'W' {
+	switch {
+	case bytes.HasPrefix(name, []byte("LW")):
 		return modelLW
+	case len(model) > len(upper):
+		return anyModel
 	}
 	return modelGroups[string(name)]
 }

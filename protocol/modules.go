@@ -39,7 +39,7 @@ func readModular(c *cursor, _ *field) {
 		case 0x11:
 			mcc, mnc, lac, cid, rssi := c.number(2), c.number(2), c.number(2), c.number(3), c.number(1)
 			if c.ok() && cid > 0 {
-				c.m.Cells = append(c.m.Cells[:0], Cell{MCC: uint16(mcc), MNC: uint16(mnc), LAC: uint32(lac), CID: cid, RSSI: int16(rssi), HasRSSI: true})
+				c.m.Cells = append(c.m.Cells[:0], Cell{MCC: uint16(mcc), MNC: uint16(mnc), LAC: uint32(lac), CID: cid, RSSI: -int16(rssi), HasRSSI: true})
 			}
 		case 0x18:
 			c.floatItem("battery", 2, 100)

@@ -34,16 +34,15 @@ func readCellSized(c *cursor, f *field) {
 	const known = 9 // a 2G cell and the length byte itself
 	n := int(c.number(1))
 	if n == 0 && c.ok() {
-		rest := c.b[min(c.at, len(c.b)):]
-		// The five status bytes, serial and checksum behind the cell are not
-		// part of what must be zero: an empty place is recognised by what
-		// follows it.
-		for i := known; i < 45 && i < len(rest)+trailer; i++ {
-			if i >= len(rest) || rest[i] != 0 {
+		const place = 45
+		rest := c.frame[min(c.base+c.at, len(c.frame)):]
+		// An empty place is recognised by what follows the cell, tail and all.
+		for i := known; i < min(place, len(rest)); i++ {
+			if rest[i] != 0 {
 				return
 			}
 		}
-		c.at += min(len(rest), 45)
+		c.at += min(place, len(rest))
 		if c.trace != nil {
 			c.say("none")
 		}
@@ -77,8 +76,8 @@ func (c *cursor) cells(f *field, mcc, mnc uint16, n int) {
 			return
 		}
 		lac, cid, rssi := int32(bigEndian(b[:f.lac])), bigEndian(b[f.lac:f.lac+f.cid]), int16(b[len(b)-1])
-		if f.cid == 8 {
-			cid = uint64(int32(cid))
+		if f.cid >= 4 {
+			cid = uint64(int32(cid)) // as others keep it
 		}
 		if lac > 0 {
 			c.addCell(Cell{MCC: mcc, MNC: mnc, LAC: uint32(lac), CID: cid, RSSI: -rssi, HasRSSI: true})
@@ -111,7 +110,7 @@ func readWiFi(c *cursor, _ *field) { c.accessPoints(int(c.number(1))) }
 
 // readCountedWiFi: the number of access points stands where the length of the
 // frame belongs.
-func readCountedWiFi(c *cursor, _ *field) { c.accessPoints(c.length) }
+func readCountedWiFi(c *cursor, _ *field) { c.accessPoints(int(c.frame[2])) }
 
 func (c *cursor) accessPoints(n int) {
 	for range n {

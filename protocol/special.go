@@ -1,6 +1,7 @@
 package protocol
 
 import (
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -44,9 +45,7 @@ func readCard(c *cursor, _ *field) {
 
 func readCardTrimmed(c *cursor, _ *field) {
 	if s := trimmed(c.sized()); c.ok() {
-		if s != "" {
-			c.setText("card", s)
-		}
+		c.setText("card", s)
 		if c.trace != nil {
 			c.say("%q", s)
 		}
@@ -332,53 +331,41 @@ func wide(b []byte) string {
 	return string(utf16.Decode(u))
 }
 
-// position reads "Current position!Lat:N54.7,Lon:E25.2,Course:1,Speed:2,
-// DateTime:2017-05-26 10:27:47".
+var (
+	currentPosition = regexp.MustCompile(`^Current position!Lat:([NS])(\d{1,18}\.\d{1,18}),Lon:([EW])(\d{1,18}\.\d{1,18}),Course:(\d{1,18}\.\d{1,18}),Speed:(\d{1,18}\.\d{1,18}),DateTime:(\d{4}-\d\d-\d\d) +(\d\d:\d\d:\d\d)$`)
+	fuelSensor      = regexp.MustCompile(`^!AIOIL,\d+,\d+\.\d+,(\d{1,18}\.\d{1,18}),[^,]+,\d{4},(\d{1,18}\.\d{1,18}),[01],\d+,[0-9a-fA-F]{2}$`)
+)
+
+// position reads the answer to a position query.
 func (c *cursor) position(s string) bool {
-	s, found := strings.CutPrefix(s, "Current position!")
-	if !found {
-		return false
-	}
-	var v [4]float64
-	for i, key := range []string{"Lat:", "Lon:", "Course:", "Speed:"} {
-		item, more, ok := strings.Cut(s, ",")
-		item, named := strings.CutPrefix(item, key)
-		if !ok || !named {
-			return false
-		}
-		s = more
-		sign := 1.0
-		if i < 2 {
-			if item == "" || !strings.ContainsRune("NSEW", rune(item[0])) {
-				return false
-			}
-			if item[0] == 'S' || item[0] == 'W' {
-				sign = -1
-			}
-			item = item[1:]
-		}
-		n, err := strconv.ParseFloat(item, 64)
-		if err != nil {
-			return false
-		}
-		v[i] = sign * n
-	}
-	s, found = strings.CutPrefix(s, "DateTime:")
-	if !found || len(s) < 19 {
-		return false
-	}
-	t, err := time.Parse("2006-01-02 15:04:05", strings.Join(strings.Fields(s), " "))
-	if err != nil {
+	v := currentPosition.FindStringSubmatch(s)
+	if v == nil {
 		return false
 	}
 	c.m.Kind = KindLocation
-	c.time, c.hasTime = t.Unix(), true
-	c.m.DeviceTime = c.time
-	c.m.Has |= HasDeviceTime
+	t, err := time.Parse(time.DateTime, v[7]+" "+v[8])
+	c.setTime(t.Unix(), err == nil, []byte(v[7]))
+	north, east := decimal(v[2]), decimal(v[4])
+	if v[1] == "S" {
+		north = -north
+	}
+	if v[3] == "W" {
+		east = -east
+	}
 	const knot = 1.852 // the number is taken for knots, as Traccar does
-	c.m.SpeedKMH = v[3] * knot
-	c.setFix(v[0], v[1], v[2], true)
+	c.m.SpeedKMH = decimal(v[6]) * knot
+	c.setFix(north, east, decimal(v[5]), true)
 	return true
+}
+
+// decimal is the value of digits, a point and digits, as many as the patterns
+// allow.
+func decimal(s string) float64 {
+	v, err := strconv.ParseFloat(s, 64)
+	if err != nil {
+		panic(err)
+	}
+	return v
 }
 
 // readInformation is 0x94: a sub-type and its data (PROTOCOL.md section 11).
@@ -440,6 +427,10 @@ func (c *cursor) statusText(s string) {
 		name, value, _ := strings.Cut(item, "=")
 		key, known := statusKeys[name]
 		if !known {
+			if item != "" && strings.Trim(item, "=") == "" {
+				c.fail("an item without a name")
+				return
+			}
 			continue
 		}
 		value, _, _ = strings.Cut(value, "=")
@@ -477,27 +468,18 @@ func (c *cursor) fuel() {
 	if c.at < len(c.b) && c.b[c.at] != '!' {
 		c.take(6)
 	}
-	items := strings.Split(text(c.take(c.rest())), ",")
-	const temperature, level, count = 3, 6, 10
-	if !c.ok() || len(items) != count || items[0] != "!AIOIL" {
+	v := fuelSensor.FindStringSubmatch(text(c.take(c.rest())))
+	if v == nil {
 		c.fail("no fuel sensor line")
 		return
 	}
-	t, errT := strconv.ParseFloat(items[temperature], 64)
-	v, errV := strconv.ParseFloat(items[level], 64)
-	if errT != nil || errV != nil {
-		c.fail("no fuel sensor line")
-		return
-	}
-	c.setFloat("temp1", t)
-	c.setFloat("fuel", v)
+	c.setFloat("temp1", decimal(v[1]))
+	c.setFloat("fuel", decimal(v[2]))
 }
 
 func (c *cursor) tagOrSerial() {
 	if at := c.base + c.at; at < len(c.frame) && unicode.IsLetter(rune(c.frame[at])) {
-		if s := trimmed(text(c.take(c.rest()))); s != "" {
-			c.setText("serial", s)
-		}
+		c.setText("serial", trimmed(text(c.take(c.rest()))))
 		return
 	}
 	c.take(2)
@@ -513,7 +495,7 @@ func readSerialPort(c *cursor, _ *field) {
 		return
 	}
 	for _, v := range b {
-		if v < 32 && v != '\r' && v != '\n' || v > 126 {
+		if v < 32 && v != '\r' && v != '\n' || v > 127 {
 			c.setText("result", hexText(b))
 			return
 		}

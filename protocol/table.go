@@ -14,16 +14,17 @@ var (
 		{read: readSpeed, name: "speed", size: 1},
 		{read: readCourse, name: "course and status"},
 	})
-	cell      = oneCell(2, 3)
-	cellSized = sizedCell(2, 3)
-	wideCell  = []field{{read: readCell, name: "cell", lac: 2, cid: 4, wideMNC: true, when: when{least: 1}}}
-	wifi      = []field{{read: readWiFi, name: "access points"}}
-	timing    = skip("timing advance", 1)
-	status    = []field{{read: readStatus, name: "terminal information"}}
-	levels    = []field{{read: readBattery, name: "battery level"}, {read: readUint, name: "signal", size: 1, key: "rssi"}}
-	alarm     = []field{{read: readAlarm, name: "alarm"}}
-	report    = asBlock((*cursor).reportBlock, status, levels, alarm)
-	wideAlarm = []field{{read: readAlarmWide, name: "alarm"}, {read: readSkip, name: "language", size: 1}}
+	cell        = oneCell(2, 3)
+	cellSized   = sizedCell(2, 3)
+	wideCell    = []field{{read: readCell, name: "cell", lac: 2, cid: 4, wideMNC: true, when: when{least: 1}}}
+	wifi        = []field{{read: readWiFi, name: "access points"}}
+	timing      = skip("timing advance", 1)
+	status      = []field{{read: readStatus, name: "terminal information"}}
+	statusVXT01 = []field{{read: readStatusVXT01, name: "terminal information"}}
+	levels      = []field{{read: readBattery, name: "battery level"}, {read: readUint, name: "signal", size: 1, key: "rssi"}}
+	alarm       = []field{{read: readAlarm, name: "alarm"}}
+	report      = asBlock((*cursor).reportBlock, status, levels, alarm)
+	wideAlarm   = []field{{read: readAlarmWide, name: "alarm"}, {read: readSkip, name: "language", size: 1}}
 	// rest: three or seven bytes left are ignition, mode and re-upload, four are
 	// the mileage (PROTOCOL.md section 6, "Trailing rule").
 	restKnown = []field{
@@ -43,6 +44,10 @@ var (
 		{read: readAZCell, name: "cell with its length", lac: 2, cid: 3},
 		{read: readSized, name: "more cells"},
 		{read: readSized, name: "access points"},
+	}
+	login = []field{
+		{read: readIMEI, name: "imei"},
+		{read: readSkip, name: "model code", size: 2, when: when{least: 2}},
 	}
 	skip8 = []field{{read: readSkip, name: "imei", size: 8}}
 )
@@ -78,17 +83,15 @@ func left() []field { return []field{{read: readSkip, name: "not decoded"}} }
 
 //nolint:gochecknoglobals // read-only table
 var table = [256][]row{
-	typeLogin: {{layout: layout{"login", KindLogin, answerSame, []field{
-		{read: readIMEI, name: "imei"},
-		{read: readSkip, name: "model code", size: 2, when: when{least: 2}},
-		{read: readZone, name: "time zone and language", when: when{least: 2}},
-		{read: readSkip, name: "not decoded"},
-	}}}},
+	typeLogin: {
+		{min: 0x10, layout: layout{"login with time zone", KindLogin, answerSame, join(login, []field{{read: readZone, name: "time zone and language", when: when{least: 2}}}, left())}},
+		{layout: layout{"login", KindLogin, answerSame, join(login, left())}},
+	},
 	0x10: {{layout: layout{"location", KindLocation, answerSame, join(gps, rest)}}},
 	0x11: {{layout: layout{"location, wide cell", KindLocation, answerSame, join(gps, wideCell, rest)}}},
 	0x12: {
 		{model: modelQH302R, layout: layout{"location (QH302R)", KindLocation, answerSame, join(skip8, gps, cell, rest)}},
-		{header: headerBasic, min: 0x24, max: 0x24, layout: layout{"location (VXT01)", KindLocation, answerSame, join(gps, cell, status, powerV, []field{{read: readUint, name: "signal", size: 1, key: "rssi"}}, skip("alarm extension", 1), rest)}},
+		{header: headerBasic, min: 0x24, max: 0x24, layout: layout{"location (VXT01)", KindLocation, answerSame, join(gps, cell, statusVXT01, powerV, []field{{read: readUint, name: "signal", size: 1, key: "rssi"}}, skip("alarm extension", 1), rest)}},
 		{header: headerBasic, min: 0x71, layout: layout{"location (GT06E with card reader)", KindLocation, answerSame, join(gps, cell, []field{
 			{read: readUint, name: "mileage", size: 4, key: "odometer", unit: "m"},
 			{read: readCardTrimmed, name: "card, trimmed"},
@@ -111,7 +114,7 @@ var table = [256][]row{
 		{layout: layout{"location", KindLocation, answerSame, join(gps, cell, rest)}},
 	},
 	0x13: {
-		{min: 0x15, max: 0x15, header: headerBasic, layout: layout{"heartbeat, long", KindHeartbeat, answerSame, join(
+		{min: 0x15, max: 0x15, layout: layout{"heartbeat, long", KindHeartbeat, answerSame, join(
 			skip("terminal information", 1), skip("satellites", 2), skip("alarm", 1), skip("language", 1), []field{
 				{read: readUint, name: "battery level", size: 1, key: "batteryLevel", unit: "%"},
 			}, skip("working mode", 1), skip("working voltage", 2), skip("reserved", 1), skip("working times", 2), skip("working time", 2), []field{
@@ -132,8 +135,8 @@ var table = [256][]row{
 	0x14: {{header: headerBasic, layout: layout{"satellites", KindStatus, answerSame, left()}}},
 	0x15: {{layout: layout{"command reply", KindCommandReply, answerSame, []field{{read: readReply, name: "reply, old form"}, {read: readSkip, name: "language"}}}}},
 	0x16: {
-		{header: headerBasic, min: 0x24, max: 0x24, layout: layout{"alarm (VXT01)", KindAlarm, answerSame, join(gps, cell, status, levels, skip("alarm", 1), rest)}},
-		{header: headerBasic, min: 0x2d, max: 0x2d, layout: layout{"alarm (TRX16i)", KindAlarm, answerSame, join(gps, cellSized, status, levels, []field{{read: readAlarm, name: "alarm", key: "event"}, {read: readSkip, name: "language", size: 1}, {read: readTag, name: "tag, unless zero"}}, rest)}},
+		{header: headerBasic, min: 0x24, max: 0x24, layout: layout{"alarm (VXT01)", KindAlarm, answerSame, join(gps, cell, statusVXT01, levels, skip("alarm", 1), rest)}},
+		{header: headerBasic, min: 0x2d, max: 0x2d, layout: layout{"alarm (TRX16i)", KindAlarm, answerSame, join(gps, cellSized, status, levels, []field{{read: readAlarmTRX16i, name: "alarm", key: "event"}, {read: readSkip, name: "language", size: 1}, {read: readTag, name: "tag, unless zero"}}, rest)}},
 		{header: headerBasic, min: 0x26, max: 0x26, layout: layout{"alarm (SeeWorld)", KindAlarm, answerSame, join(gps, sizedCell(2, 4), report, rest)}},
 		{layout: layout{"alarm", KindAlarm, answerSame, join(gps, cellSized, report, rest)}},
 	},

@@ -1,0 +1,93 @@
+package protocol_test
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"gt06/protocol"
+)
+
+// Corners of the dialects that no captured frame reaches. The expected values
+// were read in the decoder of Traccar 6.14, case by case; what differs on
+// purpose is in DESIGN.md.
+func TestCornersOfDialects(t *testing.T) {
+	t.Parallel()
+	const (
+		place   = "180b19101112" + "c5" + "027ac8180c465860" + "32" + "1400" // 2024-11-25, 5 satellites, north east, 50 km/h, positioned
+		cell    = "01cc00287d001f71"
+		zeros   = "0000000000000000000000000000000000000000000000000000000000000000000000"
+		report  = "7e06040f" // status with removal, full, signal 4, alarm 0x0f
+		date    = "180b19101112"
+		nothing = "<absent>"
+	)
+	type want map[string]any
+	for name, c := range map[string]struct {
+		extended bool
+		typ      byte
+		content  string
+		model    string
+		want     want
+	}{
+		"removal is overspeed on a VXT01 only": {false, 0x16, place + cell + "3e06040000", "", want{"alarms": []any{"overspeed"}}},
+		"a 0x26 of the VXT01's length":         {false, 0x26, place + "08" + cell + report, "", want{"alarms": []any{"removing", "lowBattery"}}},
+		"DEL is printable":                     {true, 0x9b, "03417f42", "", want{"attributes.result": "A\x7fB"}},
+		"a high byte is not":                   {true, 0x9b, "034180", "", want{"attributes.result": "4180"}},
+		"an empty reply":                       {false, 0x15, "0400000001" + "0001", "", want{"attributes.result": nothing}},
+		"an empty text":                        {true, 0x21, "0000000101", "", want{"attributes.result": nothing}},
+		"a long heartbeat with two length bytes": {true, 0x13, "00" + "0000" + "00" + "00" + "55" + "01" + "0000" + "00" + "0000" + "0000" + "80fa", "", want{
+			"attributes.batteryLevel": 85.0, "attributes.temp1": 25.0, "attributes.status": nothing,
+		}},
+		"a 4G cell of the AZ family has a negative signal": {true, 0x70, "0011000a" + "01cc0001287d001f713e", "", want{"cells": []any{map[string]any{"mcc": 460.0, "mnc": 1.0, "lac": 10365.0, "cid": 8049.0, "rssi": -62.0}}}},
+		"a high cell id of four bytes": {false, 0x33, date + "01cc00" + "287dfffffffb3e" + zeros + "00" + "00", "", want{
+			"cells": []any{map[string]any{"mcc": 460.0, "mnc": 0.0, "lac": 10365.0, "cid": -5.0, "rssi": -62.0}},
+		}},
+		"an alarm of two bytes at the end":         {false, 0x27, place + "00" + "46040407", "", want{"alarms": []any{"jamming"}}}, // the serial begins with 1
+		"a long name of a model":                   {false, 0x13, "460604" + "107b" + "0001", "LW4G-4B-WITH-A-LONG-NAME", want{"attributes.power": 12.3}},
+		"a login that says nothing of a time zone": {false, 0x01, "0123456789012345", "", want{"utc_offset": nothing, "imei": "123456789012345"}},
+		"access points counted in a long frame":    {true, 0x69, "241125101112" + "00" + "01cc00", "", want{"wifi": nothing, "reply": []any{"787800692411251011120d0a"}}},
+		"a position as text": {true, 0x21, "0000000101" + hexOf("Current position!Lat:S54.5,Lon:W25.25,Course:1.5,Speed:10.0,DateTime:2017-05-26  10:27:47"), "", want{
+			"latitude": -54.5, "longitude": -25.25, "course": 1.5, "speed_kmh": 18.52, "fix_time": "2017-05-26T10:27:47Z",
+		}},
+		"a position without decimals is a text": {true, 0x21, "0000000101" + hexOf("Current position!Lat:N54,Lon:E25,Course:1,Speed:2,DateTime:2017-05-26 10:27:47"), "", want{"latitude": nothing, "type": "command_reply"}},
+		"a position that is no number":          {true, 0x21, "0000000101" + hexOf("Current position!Lat:Nnan,Lon:Einf,Course:1.0,Speed:2.0,DateTime:2017-05-26 10:27:47"), "", want{"latitude": nothing, "type": "command_reply"}},
+		"a position on no day":                  {true, 0x21, "0000000101" + hexOf("Current position!Lat:N54.0,Lon:E25.0,Course:1.0,Speed:2.0,DateTime:2017-13-26 10:27:47"), "", want{"latitude": 54.0, "fix_time": nothing}},
+		"a fuel line":                           {true, 0x94, "0d" + hexOf("!AIOIL,02,025.900,025.400,519J,0200,027.140,0,0,F9"), "", want{"attributes.temp1": 25.4, "attributes.fuel": 27.14}},
+		"a fuel line that is no number":         {true, 0x94, "0d" + hexOf("!AIOIL,02,025.900,nan,519J,0200,0x1p-2,0,0,F9"), "", want{"attributes.temp1": nothing, "attributes.fuel": nothing}},
+		"an item of signs only":                 {true, 0x94, "04" + hexOf("ALM1=C4;=="), "", want{"attributes.alarm1Status": 196.0, "error": "information: an item without a name"}},
+		"no cell, and its place":                {false, 0x26, place + "00" + "00000000000000000000" + zeros[:68], "", want{"cells": nothing}},
+	} {
+		content, err := hex.DecodeString(c.content)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		const serial = 0x1001
+		frame := protocol.AppendFrame(nil, c.typ, content, serial)
+		if c.extended {
+			frame = protocol.AppendExtended(nil, c.typ, content, serial)
+		}
+		var m protocol.Message
+		s := protocol.Session{Model: c.model}
+		new(protocol.Decoder).Decode(&m, frame, s)
+		var got map[string]any
+		text := protocol.AppendJSON(nil, &m, s, protocol.AppendAnswer(nil, &m, frame, time.Time{}))
+		if err := json.Unmarshal(text, &got); err != nil {
+			t.Fatalf("%s: %v in %s", name, err, text)
+		}
+		for path, w := range c.want {
+			object, key := got, path
+			if in, k, found := strings.Cut(path, "."); found {
+				object, key = got[in].(map[string]any), k
+			}
+			g, there := object[key]
+			if w == nothing && there || w != nothing && !reflect.DeepEqual(g, w) {
+				t.Errorf("%s: %s is %v, want %v\n%x\n%s", name, path, g, w, frame, text)
+			}
+		}
+	}
+}
+
+func hexOf(s string) string { return hex.EncodeToString([]byte(s)) }
