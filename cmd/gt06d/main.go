@@ -62,22 +62,40 @@ Every flag has an environment variable GT06_… and a key in a YAML file that
 	root.AddCommand(
 		keeperCommand(flags, env),
 		&cobra.Command{Use: "serve", Short: "Serve the devices (the default)", Args: usageArgs(cobra.NoArgs), RunE: serve},
-		&cobra.Command{
-			Use: "check-config", Short: "Read the settings, say what they are, start nothing", Args: usageArgs(cobra.NoArgs),
-			RunE: func(cmd *cobra.Command, _ []string) error {
+		checkCommand(flags, env),
+	)
+	return root
+}
+
+func checkCommand(flags *config.Flags, env func(string) string) *cobra.Command {
+	var reference bool
+	c := &cobra.Command{
+		Use: "check-config", Short: "Read the settings, print those in use, start nothing", Args: usageArgs(cobra.NoArgs),
+		Long: `check-config reads flags, environment and file as the server does, and prints
+every key with the value in use and where it was said: a file that says the same,
+without the password. A mistake is an error with its line, exit code 2.`,
+		Example: "  gt06d check-config --config /etc/gt06/gt06.yaml\n  gt06d check-config --reference",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			text := config.Reference()
+			if !reference {
 				cfg, err := flags.Load(env)
 				if err == nil {
 					err = sqlstore.Check(sqlstore.Options{Kind: sqlstore.Kind(cfg.Store.Kind), DSN: cfg.Store.DSN})
 				}
 				if err != nil {
-					return cli.Fail(cli.Usage, err)
+					return cli.Fail(cli.Usage, err, "gt06d check-config --reference explains every key")
 				}
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "ok\nlisten    %s\nadmin     %s\ndata      %s\nstore     %s\n", cfg.Listen, cfg.Admin, cfg.DataDir, cfg.Store.Kind)
-				return err
-			},
+				for _, w := range cfg.Warnings {
+					fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
+				}
+				text = cfg.Effective()
+			}
+			_, err := io.WriteString(cmd.OutOrStdout(), text)
+			return err
 		},
-	)
-	return root
+	}
+	c.Flags().BoolVar(&reference, "reference", false, "print what can be set, as Markdown")
+	return c
 }
 
 func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {

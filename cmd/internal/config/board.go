@@ -13,17 +13,17 @@ import (
 
 // Board is the page on the admin address.
 type Board struct {
-	TokenFile        string `yaml:"token_file"`        // who may see it; needed on every address but loopback
-	TilesURL         string `yaml:"tiles_url"`         // https://host/{z}/{x}/{y}.png; "": outlines of the countries
-	TilesAttribution string `yaml:"tiles_attribution"` // what their owner wants to be said
+	TokenFile        string `yaml:"token_file" help:"File with the token of those who may see the page; needed on every address but loopback." default:"$CREDENTIALS_DIRECTORY/board_token where that exists"`
+	TilesURL         string `yaml:"tiles_url" help:"Map tiles, https://host/{z}/{x}/{y}.png; without: outlines of the countries."`
+	TilesAttribution string `yaml:"tiles_attribution" help:"What the owner of the tiles wants to be said."`
 
 	Token string `yaml:"-"`
 }
 
 // Checks are the spans of the three checks of validate.
 type Checks struct {
-	Window Duration `yaml:"window"` // in which places must change and reconnects are counted
-	Silent Duration `yaml:"silent"` // a device that has not spoken for longer is silent
+	Window Duration `yaml:"window" help:"In which places must change and reconnects are counted."`
+	Silent Duration `yaml:"silent" help:"A device that has not spoken for longer is silent."`
 }
 
 // shortest is the shortest token that is taken: it is guessed at over the net.

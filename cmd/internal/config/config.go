@@ -17,18 +17,22 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"gt06/protocol"
+	"gt06/server"
 	"gt06/server/control"
 )
 
-// Config is all a server can be told. The keys are those of the YAML file.
+// Config is all a server can be told. The keys are those of the YAML file; the
+// other tags are the reference (REFERENCE.md, gt06d check-config --reference):
+// env and flag name the other two ways to set a key, help says what it means,
+// default describes one that is computed.
 type Config struct {
-	Listen  string `yaml:"listen"`
-	Admin   string `yaml:"admin"`
-	DataDir string `yaml:"data_dir"`
+	Listen  string `yaml:"listen" env:"GT06_LISTEN" flag:"listen" help:"Address the devices connect to; :5023 is every address of the machine."`
+	Admin   string `yaml:"admin" env:"GT06_ADMIN" flag:"admin" help:"Address of metrics, health and API, over HTTP."`
+	DataDir string `yaml:"data_dir" env:"GT06_DATA_DIR" flag:"data-dir" help:"Directory of the log and the SQLite database." default:"$STATE_DIRECTORY, else gt06 in $XDG_STATE_HOME (~/.local/state)"`
 	Store   Store  `yaml:"-"`
-	Kind    string `yaml:"store"`
-	DSN     string `yaml:"dsn"`
-	DSNFile string `yaml:"dsn_file"`
+	Kind    string `yaml:"store" env:"GT06_STORE" flag:"store" help:"sqlite or mariadb."`
+	DSN     string `yaml:"dsn" env:"GT06_DSN" flag:"dsn" secret:"dsn" help:"MariaDB: user:password@tcp(host:port)/database or user@unix(/path)/database; better in a file, see dsn_file."`
+	DSNFile string `yaml:"dsn_file" env:"GT06_DSN_FILE" help:"File that holds the dsn, for its password." default:"$CREDENTIALS_DIRECTORY/db_dsn where that exists"`
 
 	Disk      Disk      `yaml:"disk"`
 	Spool     Spool     `yaml:"spool"`
@@ -37,13 +41,15 @@ type Config struct {
 	Upgrade   Upgrade   `yaml:"upgrade"`
 	Commands  Commands  `yaml:"commands"`
 	Answers   Answers   `yaml:"answers"`
-	Keeper    string    `yaml:"keeper"`
+	Keeper    string    `yaml:"keeper" env:"GT06_KEEPER" flag:"keeper" help:"auto: a process of its own holds the connections over a crash and an upgrade; off: they end with the server."`
 	Log       Log       `yaml:"log"`
 	Board     Board     `yaml:"board"`
 	Checks    Checks    `yaml:"checks"`
 
 	// Warnings are said once at start.
 	Warnings []string `yaml:"-"`
+
+	origin map[string]Origin
 }
 
 // Store is the database after all sources were read.
@@ -54,42 +60,42 @@ type Store struct {
 
 // Disk is the room left to others.
 type Disk struct {
-	MinFree Bytes `yaml:"min_free"`
+	MinFree Bytes `yaml:"min_free" help:"Room on the disk that is left to others: reading stops before." default:"the larger of 5 % and 2 GiB, at most 10 % of the file system"`
 }
 
 // Spool are the limits of the log.
 type Spool struct {
-	MaxBytes  Bytes    `yaml:"max_bytes"`
-	Retention Duration `yaml:"retention"`
+	MaxBytes  Bytes    `yaml:"max_bytes" help:"Largest size of the log." default:"the smaller of 10 % of the file system and 4 GiB"`
+	Retention Duration `yaml:"retention" help:"How long the log keeps what is in the database."`
 }
 
 // Retention is how long rows stay in the database.
 type Retention struct {
-	Rows Duration `yaml:"rows"`
+	Rows Duration `yaml:"rows" help:"How long rows of positions, alarms, heartbeats and events stay; whole days."`
 }
 
 // Limits of connections; zero means the default.
 type Limits struct {
-	Connections    int      `yaml:"connections"`
-	UnknownDevices int      `yaml:"unknown_devices"`
-	Login          Duration `yaml:"login_timeout"`
-	Frame          Duration `yaml:"frame_timeout"`
-	Idle           Duration `yaml:"idle_timeout"`
-	Write          Duration `yaml:"write_timeout"`
+	Connections    int      `yaml:"connections" help:"Open connections; more are closed at once." default:"the descriptor limit less 256"`
+	UnknownDevices int      `yaml:"unknown_devices" help:"Distinct IMEIs that nobody has registered."`
+	Login          Duration `yaml:"login_timeout" help:"From the connection to the login."`
+	Frame          Duration `yaml:"frame_timeout" help:"For the rest of half a frame, plus a second for each 256 bytes of it."`
+	Idle           Duration `yaml:"idle_timeout" help:"Without any input."`
+	Write          Duration `yaml:"write_timeout" help:"For a device that does not take its answers."`
 }
 
 // Commands is what may be sent to devices.
 type Commands struct {
-	Allow       []string `yaml:"allow"`         // first words; "*" is any
-	CutBelowKMH float64  `yaml:"cut_below_kmh"` // an engine is stopped below this speed only
+	Allow       []string `yaml:"allow" help:"First words of what gt06ctl send may send; * is any."`
+	CutBelowKMH float64  `yaml:"cut_below_kmh" help:"An engine is stopped below this speed only, in km/h."`
 }
 
 // Answers is whose habit the answers to devices follow: traccar, vendor or
 // none. A model outranks a type, a type the policy.
 type Answers struct {
-	Policy string            `yaml:"policy"`
-	Types  map[string]string `yaml:"types"`  // "0x22": none
-	Models map[string]string `yaml:"models"` // NT20: vendor
+	Policy string            `yaml:"policy" help:"Whose habit answers follow: traccar, vendor or none."`
+	Types  map[string]string `yaml:"types" help:"The same for a message type: {\"0x22\": none}."`
+	Models map[string]string `yaml:"models" help:"The same for a model, which outranks the type: {NT20: vendor}."`
 }
 
 // Rules returns the policy as a function.
@@ -142,13 +148,32 @@ func DefaultAllow() []string {
 
 // Upgrade is how `gt06ctl upgrade` goes about it.
 type Upgrade struct {
-	Probation     Duration `yaml:"probation"`      // how long the new program is watched
-	RequireChange bool     `yaml:"require_change"` // only within an open change of gt06ctl ops
+	Probation     Duration `yaml:"probation" help:"How long a new program is watched before the old one ends."`
+	RequireChange bool     `yaml:"require_change" help:"Upgrade only within an open change of gt06ctl ops."`
 }
 
 // Log is what is logged.
 type Log struct {
-	Level string `yaml:"level"`
+	Level string `yaml:"level" env:"GT06_LOG_LEVEL" flag:"log-level" help:"debug, info, warn or error."`
+}
+
+// Defaults returns what holds when nobody says anything.
+func Defaults() Config {
+	limits := server.DefaultLimits()
+	return Config{
+		Listen: "127.0.0.1:5023", Admin: "127.0.0.1:8023", DataDir: control.DefaultDataDir(), Kind: "sqlite",
+		Spool:     Spool{Retention: Duration(7 * 24 * time.Hour)},
+		Retention: Retention{Rows: Duration(90 * 24 * time.Hour)},
+		Limits: Limits{
+			UnknownDevices: limits.UnknownDevices, Login: Duration(limits.Login), Frame: Duration(limits.Frame),
+			Idle: Duration(limits.Idle), Write: Duration(limits.Write),
+		},
+		Upgrade:  Upgrade{Probation: Duration(5 * time.Second)},
+		Commands: Commands{Allow: DefaultAllow(), CutBelowKMH: 20},
+		Answers:  Answers{Policy: "traccar"},
+		Checks:   Checks{Window: Duration(10 * time.Minute), Silent: Duration(5 * time.Minute)},
+		Keeper:   "auto", Log: Log{Level: "info"},
+	}
 }
 
 // Bytes is a size: a number, or one with KiB, MiB, GiB.
@@ -194,53 +219,47 @@ func (d *Duration) UnmarshalYAML(n *yaml.Node) error {
 
 // Flags are the settings the command line can give.
 type Flags struct {
-	set                                                       *pflag.FlagSet
-	config, listen, admin, dataDir, store, dsn, level, keeper string
+	set    *pflag.FlagSet
+	config string
 }
 
-// Bind declares the flags.
+// Bind declares the flags: --config, and those of the table.
 func Bind(set *pflag.FlagSet) *Flags {
 	f := &Flags{set: set}
 	set.StringVar(&f.config, "config", "", "YAML file to read (GT06_CONFIG)")
-	set.StringVar(&f.listen, "listen", "127.0.0.1:5023", "address the devices connect to (GT06_LISTEN)")
-	set.StringVar(&f.admin, "admin", "127.0.0.1:8023", "address of metrics, health and API (GT06_ADMIN)")
-	set.StringVar(&f.dataDir, "data-dir", control.DefaultDataDir(), "directory of the log and the SQLite database (GT06_DATA_DIR)")
-	set.StringVar(&f.store, "store", "sqlite", "sqlite or mariadb (GT06_STORE)")
-	set.StringVar(&f.dsn, "dsn", "", "MariaDB: user:password@tcp(host:port)/database or user@unix(/path)/database; better in GT06_DSN_FILE (GT06_DSN)")
-	set.StringVar(&f.keeper, "keeper", "auto", "auto: hold connections in a keeper process, over a crash and an upgrade; off: they end with the server (GT06_KEEPER)")
-	set.StringVar(&f.level, "log-level", "info", "debug, info, warn or error (GT06_LOG_LEVEL)")
+	c := Defaults()
+	for _, s := range c.settings() {
+		if s.Flag != "" {
+			set.String(s.Flag, s.text(), fmt.Sprintf("%s (%s)", strings.TrimSuffix(s.Help, "."), s.Env))
+		}
+	}
 	return f
 }
 
 // Load merges flags, environment and file.
 func (f *Flags) Load(env func(string) string) (Config, error) {
-	c := Config{
-		Listen: f.set.Lookup("listen").DefValue, Admin: f.set.Lookup("admin").DefValue,
-		DataDir: f.set.Lookup("data-dir").DefValue, Kind: f.set.Lookup("store").DefValue,
-		Log: Log{Level: f.set.Lookup("log-level").DefValue}, Keeper: f.set.Lookup("keeper").DefValue,
-		Upgrade:  Upgrade{Probation: Duration(5 * time.Second)},
-		Answers:  Answers{Policy: "traccar"},
-		Commands: Commands{Allow: DefaultAllow(), CutBelowKMH: 20},
-		Checks:   Checks{Window: Duration(10 * time.Minute), Silent: Duration(5 * time.Minute)},
+	c := Defaults()
+	c.origin = map[string]Origin{}
+	path := f.config
+	if !f.set.Changed("config") {
+		path = env("GT06_CONFIG")
 	}
-	path := f.pick("config", f.config, env("GT06_CONFIG"), "")
 	if path != "" {
 		if err := read(path, &c); err != nil {
 			return c, err
 		}
 	}
-	c.Listen = f.pick("listen", f.listen, env("GT06_LISTEN"), c.Listen)
-	c.Admin = f.pick("admin", f.admin, env("GT06_ADMIN"), c.Admin)
-	c.DataDir = f.pick("data-dir", f.dataDir, env("GT06_DATA_DIR"), c.DataDir)
-	c.Kind = f.pick("store", f.store, env("GT06_STORE"), c.Kind)
-	c.Keeper = f.pick("keeper", f.keeper, env("GT06_KEEPER"), c.Keeper)
-	c.Log.Level = f.pick("log-level", f.level, env("GT06_LOG_LEVEL"), c.Log.Level)
+	for _, s := range c.settings() {
+		if err := f.override(&c, s, env); err != nil {
+			return c, err
+		}
+	}
 	abs, err := filepath.Abs(c.DataDir)
 	if err != nil {
 		return c, err
 	}
 	c.DataDir = abs
-	if err := c.dsn(f, env); err != nil {
+	if err := c.database(env); err != nil {
 		return c, err
 	}
 	if err := c.board(env); err != nil {
@@ -249,45 +268,44 @@ func (f *Flags) Load(env func(string) string) (Config, error) {
 	return c, c.check()
 }
 
-// pick returns the flag when it was given, else the environment, else the rest.
-func (f *Flags) pick(name, flag, env, rest string) string {
-	switch {
-	case f.set.Changed(name):
-		return flag
-	case env != "":
-		return env
+// override sets a key from its environment variable or its flag.
+func (f *Flags) override(c *Config, s Setting, env func(string) string) error {
+	if text := env(s.Env); s.Env != "" && text != "" {
+		if err := s.set(text); err != nil {
+			return fmt.Errorf("%s: %w", s.Env, err)
+		}
+		c.origin[s.Key] = FromEnvironment
 	}
-	return rest
+	if s.Flag != "" && f.set.Changed(s.Flag) {
+		if err := s.set(f.set.Lookup(s.Flag).Value.String()); err != nil {
+			return fmt.Errorf("--%s: %w", s.Flag, err)
+		}
+		c.origin[s.Key] = FromFlag
+	}
+	return nil
 }
 
-// dsn finds the database: a flag, the environment, a file, systemd's
-// credentials, the configuration.
-func (c *Config) dsn(f *Flags, env func(string) string) error {
-	file := env("GT06_DSN_FILE")
-	switch {
-	case f.set.Changed("dsn"):
-		c.DSN = f.dsn
+// database finds the database: the dsn itself or the file that holds it,
+// whichever was said in the stronger place; else systemd's credentials.
+func (c *Config) database(env func(string) string) error {
+	if c.DSN != "" && c.origin["dsn"] == FromFlag {
 		if cfg, err := mysql.ParseDSN(c.DSN); err == nil && cfg.Passwd != "" {
 			c.Warnings = append(c.Warnings, "the password in --dsn is visible to every user in the process list; GT06_DSN_FILE keeps it out")
 		}
-	case env("GT06_DSN") != "":
-		c.DSN = env("GT06_DSN")
-	case file != "":
-		c.DSNFile = file
 	}
-	if c.DSN == "" && c.DSNFile == "" && env("CREDENTIALS_DIRECTORY") != "" {
-		if path := filepath.Join(env("CREDENTIALS_DIRECTORY"), "db_dsn"); exists(path) {
+	if dir := env("CREDENTIALS_DIRECTORY"); c.DSN == "" && c.DSNFile == "" && dir != "" {
+		if path := filepath.Join(dir, "db_dsn"); exists(path) {
 			c.DSNFile = path
 		}
 	}
-	if c.DSN == "" && c.DSNFile != "" {
+	c.Store = Store{Kind: c.Kind, DSN: c.DSN}
+	if c.DSNFile != "" && (c.DSN == "" || c.origin["dsn_file"] > c.origin["dsn"]) {
 		b, err := os.ReadFile(c.DSNFile)
 		if err != nil {
 			return fmt.Errorf("dsn file: %w", err)
 		}
-		c.DSN = strings.TrimSpace(string(b))
+		c.Store.DSN = strings.TrimSpace(string(b))
 	}
-	c.Store = Store{Kind: c.Kind, DSN: c.DSN}
 	return nil
 }
 
@@ -306,7 +324,7 @@ func (c *Config) check() error {
 	switch c.Kind {
 	case "sqlite":
 	case "mariadb":
-		if c.DSN == "" {
+		if c.Store.DSN == "" {
 			return errors.New("store is mariadb and no database is named: give --dsn, GT06_DSN or GT06_DSN_FILE")
 		}
 	default:
@@ -327,7 +345,9 @@ func read(path string, c *Config) error {
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(b))
 	dec.KnownFields(true)
-	err = dec.Decode(c)
+	if err = dec.Decode(c); err == nil {
+		return c.mark(b)
+	}
 	if te, ok := errors.AsType[*yaml.TypeError](err); ok {
 		lines := make([]string, 0, len(te.Errors))
 		for _, e := range te.Errors {
@@ -345,8 +365,5 @@ func read(path string, c *Config) error {
 		}
 		return errors.New(strings.Join(lines, "\n"))
 	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	return nil
+	return fmt.Errorf("%s: %w", path, err)
 }

@@ -1,15 +1,18 @@
 package config
 
 import (
+	"flag"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
 
-	"gt06/protocol"
-
 	"github.com/spf13/pflag"
+	"go.yaml.in/yaml/v3"
+
+	"gt06/protocol"
 )
 
 func load(t *testing.T, env map[string]string, args ...string) (Config, error) {
@@ -154,5 +157,104 @@ func TestBoard(t *testing.T) {
 		if says == "" && strings.Contains(text, "token_file") && c.Board.Token != "0123456789abcdef0123" {
 			t.Errorf("%q: token %q", text, c.Board.Token)
 		}
+	}
+}
+
+var update = flag.Bool("update", false, "write REFERENCE.md")
+
+func TestReferenceIsTheCode(t *testing.T) {
+	t.Parallel()
+	want := Reference()
+	if *update {
+		if err := os.WriteFile("REFERENCE.md", []byte(want), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	have, err := os.ReadFile("REFERENCE.md")
+	if err != nil || string(have) != want {
+		t.Errorf("REFERENCE.md is not what the code says (%v): go test ./cmd/internal/config -run Reference -update", err)
+	}
+	c := Defaults()
+	for _, s := range c.settings() {
+		if s.Help == "" || s.Key == "" || strings.HasSuffix(s.Key, ".") {
+			t.Errorf("the key %q has no help", s.Key)
+		}
+	}
+}
+
+func TestTheREADMEsExampleIsTaken(t *testing.T) {
+	t.Parallel()
+	b, err := os.ReadFile("../../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(b), "```yaml\n")
+	text, _, found := strings.Cut(text, "```")
+	if !found {
+		t.Fatal("no YAML in the README")
+	}
+	text = strings.ReplaceAll(text, "/etc/gt06/dsn", file(t, "u@unix(/s)/db"))
+	if _, err := load(t, nil, "--config", file(t, text)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestEffectiveSaysWhereAndHidesSecrets(t *testing.T) {
+	t.Parallel()
+	path := file(t, "limits: {connections: 7}\nspool: {max_bytes: 1536MiB}\ndsn: 'fleet:s3cret@tcp(db:3306)/gt06'\n")
+	c, err := load(t, map[string]string{"GT06_CONFIG": path, "GT06_LOG_LEVEL": "warn"}, "--listen", ":5023")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := c.Effective()
+	if strings.Contains(text, "s3cret") {
+		t.Errorf("a password is shown:\n%s", text)
+	}
+	for _, want := range []string{"listen: :5023 # flag", "level: warn # environment", "connections: 7 # file", "max_bytes: 1536MiB # file", "idle_timeout: 10m # default", "fleet:***@tcp(db:3306)/gt06", "min_free: null # default: the larger"} {
+		if !strings.Contains(strings.Join(strings.Fields(text), " "), want) {
+			t.Errorf("%q is not in\n%s", want, text)
+		}
+	}
+	// What is printed is a file that says the same.
+	again, err := load(t, nil, "--config", file(t, text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again.Listen != c.Listen || again.Limits != c.Limits || again.Spool != c.Spool || again.Upgrade != c.Upgrade {
+		t.Errorf("read again: %+v, was %+v", again, c)
+	}
+}
+
+func TestTheStrongerPlaceNamesTheDatabase(t *testing.T) {
+	t.Parallel()
+	inFile := file(t, "dsn: file@unix(/s)/db\nstore: mariadb\n")
+	secret := file(t, "secret@unix(/s)/db")
+	for name, now := range map[string]struct {
+		env  map[string]string
+		args []string
+		want string
+	}{
+		"file":                       {nil, nil, "file@unix(/s)/db"},
+		"environment's file beats":   {map[string]string{"GT06_DSN_FILE": secret}, nil, "secret@unix(/s)/db"},
+		"flag beats":                 {map[string]string{"GT06_DSN_FILE": secret}, []string{"--dsn", "flag@unix(/s)/db"}, "flag@unix(/s)/db"},
+		"environment's dsn and file": {map[string]string{"GT06_DSN_FILE": secret, "GT06_DSN": "env@unix(/s)/db"}, nil, "env@unix(/s)/db"},
+	} {
+		c, err := load(t, now.env, append(now.args, "--config", inFile)...)
+		if err != nil || c.Store.DSN != now.want {
+			t.Errorf("%s: %q, %v", name, c.Store.DSN, err)
+		}
+	}
+}
+
+func TestSecretsOfListsAreHidden(t *testing.T) {
+	t.Parallel()
+	type sink struct {
+		URL   string `yaml:"url" secret:"url"`
+		Token string `yaml:"token" secret:"all"`
+	}
+	given := []sink{{"https://u:s3cret@h/x", "s3cret"}}
+	b, err := yaml.Marshal(shown(reflect.ValueOf(given)))
+	if err != nil || strings.Contains(string(b), "s3cret") || !strings.Contains(string(b), "h/x") || given[0].Token != "s3cret" {
+		t.Errorf("%s, %v, %v", b, err, given)
 	}
 }
