@@ -93,8 +93,13 @@ func (l *loop) cut(s *Session, b []byte) (parsed int) {
 		c := w.framer.Next(b[parsed:], patient)
 		if c.Skip > 0 {
 			w.tally.junk += uint64(c.Skip)
-			l.record(s, b[parsed:parsed+c.Skip], parsed+c.Skip, Junk, 0)
+			junk := b[parsed : parsed+c.Skip]
+			l.record(s, junk, parsed+c.Skip, Junk, 0)
 			parsed += c.Skip
+			if l.watched() {
+				protocol.Unknown(&w.msg, junk, "bytes of no frame")
+				l.observe(s, nil)
+			}
 		}
 		if c.Len == 0 {
 			break
@@ -143,11 +148,18 @@ func (l *loop) frame(s *Session, frame []byte, end int) {
 		w.tally.early++
 	}
 	l.record(s, frame, end, 0, len(w.answers)-before)
-	if l.s.cfg.Observe != nil && l.s.watching.Load() > 0 {
-		seen := w.records[len(w.records)-1]
-		seen.Answer = w.answers[before:]
-		l.s.cfg.Observe(&seen, m)
+	if l.watched() {
+		l.observe(s, w.answers[before:])
 	}
+}
+
+func (l *loop) watched() bool { return l.s.cfg.Observe != nil && l.s.watching.Load() > 0 }
+
+// observe shows the last record of the batch.
+func (l *loop) observe(s *Session, answer []byte) {
+	seen := l.work.records[len(l.work.records)-1]
+	seen.Answer = answer
+	l.s.cfg.Observe(&seen, &l.work.msg, s.peer)
 }
 
 func (l *loop) policy(typ byte, model string) protocol.Policy {

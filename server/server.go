@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -58,9 +59,9 @@ type Config struct {
 	// Answers says whose habit answers follow, by type and the operator's model;
 	// nil: Traccar's.
 	Answers func(typ byte, model string) protocol.Policy
-	// Observe sees each record before it is durable, while Watch asks for it.
-	// It must not keep its arguments.
-	Observe    func(*Record, *protocol.Message)
+	// Observe sees each record of input and who sent it before it is durable,
+	// while Watch asks for it. It must not keep its arguments.
+	Observe    func(*Record, *protocol.Message, netip.AddrPort)
 	Reopened   func()            // the listener's socket is another one
 	Failpoint  func(name string) // tests: called between the steps of a batch; nil otherwise
 	Now        func() time.Time

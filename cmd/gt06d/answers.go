@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 	"time"
 
 	"gt06/cmd/internal/cli"
-	"gt06/protocol"
 	"gt06/server"
 	"gt06/server/control"
 	"gt06/storage/sqlstore"
@@ -84,7 +82,10 @@ func (a *app) handlers() map[string]control.Handler {
 		"validate": func(context.Context, json.RawMessage, func(any) error) (any, error) {
 			return a.board.Validate(), nil
 		},
-		"tail":    a.tails.stream,
+		"tail":    a.handleTail,
+		"alarms":  a.handleAlarms,
+		"track":   a.handleTrack,
+		"trace":   a.handleTrace,
 		"upgrade": a.handleUpgrade,
 		"upgrades": func(context.Context, json.RawMessage, func(any) error) (any, error) {
 			return a.history(historyBytes)
@@ -179,88 +180,4 @@ func (a *app) handleUpgrade(ctx context.Context, args json.RawMessage, send func
 	}
 	defer close(req.told)
 	return nil, send(control.UpgradeEvent{Result: &out})
-}
-
-// observe shows a frame to those who look.
-func (a *app) observe(rec *server.Record, m *protocol.Message) {
-	a.tails.observe(rec, m)
-	a.waits.observe(rec, m)
-}
-
-// tails are the operators who watch frames go by. What one cannot take is
-// dropped for them: they never hold a loop.
-type tails struct {
-	watch func() func()
-	mu    sync.Mutex
-	open  map[chan json.RawMessage]control.TailArgs
-}
-
-// seen is one line of `gt06ctl tail --json`.
-type seen struct {
-	Time   string          `json:"time"`
-	IMEI   string          `json:"imei,omitempty"`
-	Conn   string          `json:"conn"`
-	Hex    string          `json:"hex"`
-	Answer string          `json:"answer"`
-	Frame  json.RawMessage `json:"frame"`
-}
-
-func (t *tails) observe(rec *server.Record, m *protocol.Message) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	var line json.RawMessage
-	for ch, want := range t.open {
-		known := rec.Device != 0 && m.Kind != protocol.KindUnknown && m.Error == "" && m.CRCOK
-		if want.IMEI != "" && want.IMEI != rec.Device.String() || want.Unidentified && known {
-			continue
-		}
-		if line == nil {
-			s := seen{
-				Time: time.UnixMicro(rec.ReceivedAt).UTC().Format(time.RFC3339Nano), Conn: fmt.Sprintf("%x", rec.Conn),
-				Hex: hex.EncodeToString(rec.Input), Answer: hex.EncodeToString(rec.Answer),
-				Frame: protocol.AppendJSON(nil, m, protocol.Session{IMEI: rec.Device}, rec.Answer),
-			}
-			if rec.Device != 0 {
-				s.IMEI = rec.Device.String()
-			}
-			line, _ = json.Marshal(s)
-		}
-		select {
-		case ch <- line:
-		default:
-		}
-	}
-}
-
-func (t *tails) stream(ctx context.Context, args json.RawMessage, send func(any) error) (any, error) {
-	var want control.TailArgs
-	if len(args) > 0 {
-		if err := arguments(args, &want); err != nil {
-			return nil, err
-		}
-	}
-	ch := make(chan json.RawMessage, 1024)
-	t.mu.Lock()
-	if t.open == nil {
-		t.open = map[chan json.RawMessage]control.TailArgs{}
-	}
-	t.open[ch] = want
-	t.mu.Unlock()
-	off := t.watch()
-	defer func() {
-		off()
-		t.mu.Lock()
-		delete(t.open, ch)
-		t.mu.Unlock()
-	}()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil, nil
-		case line := <-ch:
-			if err := send(line); err != nil {
-				return nil, err
-			}
-		}
-	}
 }

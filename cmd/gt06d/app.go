@@ -14,11 +14,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 	"golang.org/x/sys/unix"
 
 	"gt06/cmd/internal/cli"
 	"gt06/cmd/internal/config"
+	"gt06/cmd/internal/logging"
 	"gt06/protocol"
 	"gt06/server"
 	"gt06/server/admin"
@@ -32,14 +32,15 @@ import (
 
 // app is a whole server: what main starts, and end-to-end tests with it.
 type app struct {
-	cfg     config.Config
-	stderr  io.Writer
-	log     *zap.Logger
-	reg     *prometheus.Registry
-	began   time.Time
-	fail    func(string)
-	decoder protocol.Decoder
-	node    string
+	cfg      config.Config
+	stderr   io.Writer
+	log      *zap.Logger
+	traceLog *zap.Logger
+	reg      *prometheus.Registry
+	began    time.Time
+	fail     func(string)
+	decoder  protocol.Decoder
+	node     string
 
 	// Who serves, and what is handed over.
 	up      *handover.Upgrader
@@ -53,13 +54,14 @@ type app struct {
 	pidFile string // written, not yet renamed
 
 	// What operators see.
-	admin   *admin.Server
-	adminLn *net.TCPListener
-	control *control.Server
-	tails   tails
-	waits   waits
-	queue   queue
-	board   *board.Board
+	admin    *admin.Server
+	adminLn  *net.TCPListener
+	control  *control.Server
+	watchers watchers
+	traces   traces
+	waits    waits
+	queue    queue
+	board    *board.Board
 
 	// The database behind it.
 	fleet   directory
@@ -105,9 +107,11 @@ func open(ctx context.Context, cfg config.Config, stderr io.Writer, env func(str
 		return nil, err
 	}
 	a.fail("new.begin")
-	if a.log, err = logger(stderr, cfg.Log.Level); err != nil {
+	logs, err := logging.New(stderr, cfg.Log.Level, env)
+	if err != nil {
 		return nil, cli.Fail(cli.Usage, err)
 	}
+	a.log, a.traceLog = logs.Main, logs.Trace
 	for _, w := range cfg.Warnings {
 		a.log.Warn("configuration", zap.String("warning", w))
 	}
@@ -223,7 +227,7 @@ func (a *app) gather() error {
 	if err != nil {
 		return err
 	}
-	a.tails.watch = a.server.Watch
+	a.watchers.watch = a.server.Watch
 	if err := a.openBoard(); err != nil {
 		return err
 	}
@@ -406,15 +410,4 @@ func (a *app) close() error {
 		_ = os.Remove(a.pidFile)
 	}
 	return errors.Join(errs...)
-}
-
-func logger(w io.Writer, level string) (*zap.Logger, error) {
-	lv, err := zapcore.ParseLevel(level)
-	if err != nil {
-		return nil, fmt.Errorf("log level %q: it can be debug, info, warn or error", level)
-	}
-	enc := zap.NewProductionEncoderConfig()
-	enc.EncodeTime = zapcore.RFC3339NanoTimeEncoder
-	core := zapcore.NewCore(zapcore.NewJSONEncoder(enc), zapcore.Lock(zapcore.AddSync(w)), lv)
-	return zap.New(zapcore.NewSamplerWithOptions(core, time.Second, 20, 1000)), nil
 }

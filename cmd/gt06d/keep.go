@@ -20,6 +20,7 @@ import (
 
 	"gt06/cmd/internal/cli"
 	"gt06/cmd/internal/config"
+	"gt06/cmd/internal/logging"
 	"gt06/server"
 	"gt06/server/control"
 	"gt06/server/handover"
@@ -52,7 +53,7 @@ Under systemd it is a unit of its own; elsewhere the server starts it.`,
 			if err != nil {
 				return cli.Fail(cli.Usage, err)
 			}
-			return runKeeper(cmd.Context(), cfg, spawned)
+			return runKeeper(cmd.Context(), cfg, spawned, env)
 		},
 	}
 	cmd.Flags().BoolVar(&spawned, "spawned", false, "start the server again when it dies, and end with it")
@@ -60,14 +61,15 @@ Under systemd it is a unit of its own; elsewhere the server starts it.`,
 	return cmd
 }
 
-func runKeeper(ctx context.Context, cfg config.Config, spawned bool) error {
+func runKeeper(ctx context.Context, cfg config.Config, spawned bool, env func(string) string) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	signal.Ignore(syscall.SIGHUP) // the terminal may go
-	log, err := logger(os.Stderr, cfg.Log.Level)
+	logs, err := logging.New(os.Stderr, cfg.Log.Level, env)
 	if err != nil {
 		return cli.Fail(cli.Usage, err)
 	}
+	log := logs.Main.Named("keeper")
 	path, err := runtimeFile(cfg.DataDir, "keeper.sock")
 	if err != nil {
 		return notWritable(cfg.DataDir, err)
@@ -77,7 +79,7 @@ func runKeeper(ctx context.Context, cfg config.Config, spawned bool) error {
 	every := watchdog()
 	err = keeper.Run(ctx, keeper.Options{
 		Path: path, Supervise: spawned,
-		Log:   func(format string, args ...any) { log.Info("keeper: " + fmt.Sprintf(format, args...)) },
+		Log:   func(format string, args ...any) { log.Info(fmt.Sprintf(format, args...)) },
 		Ready: func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyReady) },
 		Beat: func() {
 			if every > 0 && time.Since(fed) > every {

@@ -14,6 +14,7 @@ import (
 
 	"gt06/cmd/internal/cli"
 	"gt06/cmd/internal/config"
+	"gt06/cmd/internal/logging"
 	"gt06/storage/sqlstore"
 )
 
@@ -26,7 +27,7 @@ func run(args []string, stdout, stderr io.Writer, env func(string) string) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	return cli.Report(stderr, "gt06d", root.Execute())
+	return cli.Report(logging.ForPeople(stderr, env), "gt06d", root.Execute())
 }
 
 func command(stderr io.Writer, env func(string) string) *cobra.Command {

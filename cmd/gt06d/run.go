@@ -99,6 +99,9 @@ func (r *running) announce(ctx context.Context) error {
 		a.log.Warn("tell tableflip", zap.Error(err))
 	}
 	a.fail("new.ready")
+	if err := a.traces.load(a.tracesPath()); err != nil {
+		a.log.Error("traces do not go on", zap.Error(err))
+	}
 	if err := a.openControl(); err != nil {
 		return err
 	}
@@ -117,6 +120,7 @@ func (r *running) announce(ctx context.Context) error {
 	} else {
 		r.wg.Go(func() { a.sendQueued(ctx) })
 	}
+	r.wg.Go(func() { a.runTraces(ctx) })
 	if every := watchdog(); every > 0 {
 		r.wg.Go(func() { a.feed(ctx, every) })
 	}

@@ -250,12 +250,6 @@ type RowsArgs struct {
 	Since time.Time `json:"since"` // received at or after
 }
 
-// TailArgs chooses what to see.
-type TailArgs struct {
-	IMEI         string `json:"imei,omitempty"`
-	Unidentified bool   `json:"unidentified,omitempty"`
-}
-
 // Path returns where the socket of a data directory is: in $RUNTIME_DIRECTORY,
 // else below /run/gt06, for others than root below $XDG_RUNTIME_DIR. Two data
 // directories never share one (DESIGN.md section 6).

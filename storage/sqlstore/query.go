@@ -134,7 +134,7 @@ func moment(v any) time.Time {
 	case []byte:
 		return moment(string(v))
 	case string:
-		t, err := time.Parse(time.DateTime, v[:min(len(v), len(time.DateTime))])
+		t, err := time.Parse(time.DateTime, v) // with a fraction or without
 		if err != nil {
 			return time.Time{}
 		}
