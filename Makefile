@@ -8,7 +8,7 @@ GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOFUMPT := mvdan.cc/gofumpt@v0.12.0
 DEADCODE := golang.org/x/tools/cmd/deadcode@v0.52.0
 
-.PHONY: build run demo test race fuzz e2e lint bench soak bench-handover clean
+.PHONY: build run demo test race fuzz e2e lint bench soak bench-handover man clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ ./cmd/gt06d ./cmd/gt06ctl
@@ -53,6 +53,11 @@ bench:
 # in bench/.
 bench-handover:
 	GT06_BENCH=1 GT06_BENCH_OUT=$(CURDIR)/bench $(GO) test -v -count=1 -timeout 20m -run TestBenchHandover ./cmd/gt06d/e2e
+
+# Manual pages of both programs.
+man: build
+	$(BIN)/gt06d man --dir $(BIN)/man
+	$(BIN)/gt06ctl man --dir $(BIN)/man
 
 clean:
 	rm -rf bin

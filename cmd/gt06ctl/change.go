@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -86,9 +85,8 @@ func sayUpgrade(w io.Writer, u *control.Upgrade) error {
 	if u.Result != control.Upgraded {
 		return nil // the error says it
 	}
-	_, err := fmt.Fprintf(w, "upgraded from %s (pid %d) to %s (pid %d): %d connections moved, %d dropped, nobody served for %.1f ms, %.1f s in all\n",
+	return printf(w, "upgraded from %s (pid %d) to %s (pid %d): %d connections moved, %d dropped, nobody served for %.1f ms, %.1f s in all\n",
 		u.From.Version, u.From.PID, u.To.Version, u.To.PID, u.Moved, u.Dropped, u.StallMS, u.TotalMS/1000)
-	return err
 }
 
 // askUpgrade asks again when the server that was asked has just been replaced
@@ -106,7 +104,7 @@ func (t *tool) askUpgrade(ctx context.Context, stderr io.Writer, args control.Up
 				return err
 			}
 			if e.Step != "" && !t.json {
-				_, _ = fmt.Fprintln(stderr, e.Step)
+				_ = printf(stderr, "%s\n", e.Step)
 			}
 			if e.Result != nil {
 				out = e.Result
@@ -159,13 +157,12 @@ func (t *tool) upgradesCommand() *cobra.Command {
 			if t.json {
 				return printJSON(cmd.OutOrStdout(), list)
 			}
-			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 2, ' ', 0)
-			fmt.Fprintln(w, "WHEN\tRESULT\tFROM\tTO\tMOVED\tDROPPED\tSTALL\tREASON")
+			w := newTable(cmd.OutOrStdout(), "WHEN", "RESULT", "FROM", "TO", "MOVED", "DROPPED", "STALL", "REASON")
 			for i := range list {
 				u := &list[i]
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%.1f ms\t%s\n", u.At, u.Result, u.From.Version, u.To.Version, u.Moved, u.Dropped, u.StallMS, u.Reason)
+				w.row(u.At, u.Result, u.From.Version, u.To.Version, u.Moved, u.Dropped, fmt.Sprintf("%.1f ms", u.StallMS), u.Reason)
 			}
-			return w.Flush()
+			return w.end()
 		},
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -86,7 +85,7 @@ func (d *decoder) line(text string) error {
 	frame, err := hex.DecodeString(strings.ReplaceAll(text, " ", ""))
 	if err != nil {
 		if !d.json {
-			_, err = fmt.Fprintf(d.out, "no hex: %s\n\n", text)
+			_, err = fmt.Fprintf(d.out, "no hex: %s\n\n", oneLine(text))
 			return err
 		}
 		b, _ := json.Marshal(map[string]string{"type": "unknown", "error": "not hexadecimal: " + err.Error()})
@@ -137,11 +136,21 @@ func (d *decoder) frame(frame []byte) error {
 	}
 	answers := protocol.AppendAnswer(nil, &d.m, frame, time.Now())
 	if d.json {
-		_, err := fmt.Fprintf(d.out, "%s\n", protocol.AppendJSON(nil, &d.m, d.session, answers))
-		return err
+		return printRaw(d.out, protocol.AppendJSON(nil, &d.m, d.session, answers))
 	}
-	w := tabwriter.NewWriter(d.out, 0, 4, 2, ' ', 0)
-	fmt.Fprintf(w, "%s\n", d.m.Kind)
+	return d.dump(frame, ranges, answers)
+}
+
+// explain names every byte of a frame that was answered with answers.
+func (d *decoder) explain(frame, answers []byte) error {
+	ranges := d.d.Explain(frame, d.session)
+	d.d.Decode(&d.m, frame, d.session)
+	return d.dump(frame, ranges, answers)
+}
+
+func (d *decoder) dump(frame []byte, ranges []protocol.Range, answers []byte) error {
+	w := newTable(d.out)
+	w.row(d.m.Kind)
 	for _, r := range ranges {
 		bytes := fmt.Sprintf("%x", frame[r.Offset:r.Offset+r.Len])
 		if len(bytes) > 24 {
@@ -151,12 +160,12 @@ func (d *decoder) frame(frame []byte) error {
 		if r.Unit != "" {
 			value += " " + r.Unit
 		}
-		fmt.Fprintf(w, "  %d..%d\t%s\t%s\t%s\n", r.Offset, r.Offset+r.Len-1, bytes, r.Name, value)
+		w.row(fmt.Sprintf("  %d..%d", r.Offset, r.Offset+r.Len-1), bytes, r.Name, value)
 	}
 	if d.m.Error != "" {
-		fmt.Fprintf(w, "  error\t\t%s\n", d.m.Error)
+		w.row("  error", "", d.m.Error)
 	}
-	protocol.EachFrame(answers, func(b []byte) { fmt.Fprintf(w, "  answer\t%x\n", b) })
-	fmt.Fprintln(w)
-	return w.Flush()
+	protocol.EachFrame(answers, func(b []byte) { w.row("  answer", fmt.Sprintf("%x", b)) })
+	w.row()
+	return w.end()
 }

@@ -3,12 +3,12 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -47,7 +47,7 @@ func command() *cobra.Command {
 directory. Every command takes --json.
 
 ` + cli.Table,
-		Version: cli.Version(), SilenceErrors: true, SilenceUsage: true,
+		Version: cli.Version(), SilenceErrors: true, SilenceUsage: true, SuggestionsMinimumDistance: 2,
 	}
 	dir := os.Getenv("GT06_DATA_DIR")
 	if dir == "" {
@@ -60,22 +60,55 @@ directory. Every command takes --json.
 		return cli.Fail(cli.Usage, err, c.CommandPath()+" --help")
 	})
 	root.AddCommand(
-		t.statusCommand(), t.devicesCommand(), t.validateCommand(), t.tailCommand(), t.decodeCommand(), t.simulateCommand(), t.upgradeCommand(), t.upgradesCommand(), t.stopCommand(), t.sendCommand(), t.commandsCommand(), t.protocolCommand(), t.captureCommand(), t.quarantineCommand(), t.replayCommand(), t.opsCommand(), t.versionCommand(),
+		t.statusCommand(), t.devicesCommand(), t.validateCommand(), t.tailCommand(), t.traceCommand(), t.alarmsCommand(), t.trackCommand(),
+		t.decodeCommand(), t.protocolCommand(), t.captureCommand(), t.simulateCommand(),
+		t.sendCommand(), t.commandsCommand(), t.quarantineCommand(), t.replayCommand(),
+		t.upgradeCommand(), t.upgradesCommand(), t.stopCommand(), t.opsCommand(), t.versionCommand(), cli.ManCommand(root),
 	)
-	for _, c := range root.Commands() {
-		check := c.Args
-		c.Args = func(cmd *cobra.Command, args []string) error {
-			if check == nil {
-				check = cobra.NoArgs
-			}
-			if err := check(cmd, args); err != nil {
-				return cli.Fail(cli.Usage, err, cmd.CommandPath()+" --help")
-			}
-			return nil
+	complete(root)
+	return root
+}
+
+// complete gives a command and those below it what all have: a mistake in the
+// arguments is one of usage, and help ends with the exit codes.
+func complete(c *cobra.Command) {
+	check := c.Args
+	switch {
+	case !c.Runnable():
+		check = knownWord
+		c.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	case check == nil:
+		check = cobra.NoArgs
+	}
+	c.Args = func(cmd *cobra.Command, args []string) error {
+		err := check(cmd, args)
+		if _, ours := errors.AsType[*cli.Error](err); err == nil || ours {
+			return err
 		}
+		return cli.Fail(cli.Usage, err, cmd.CommandPath()+" --help")
+	}
+	if c.Long == "" {
+		c.Long = c.Short + "."
+	}
+	if c.HasParent() {
 		c.Long += "\n\n" + cli.Table
 	}
-	return root
+	for _, sub := range c.Commands() {
+		complete(sub)
+	}
+}
+
+// knownWord refuses what follows the name of a group and is none of its
+// commands.
+func knownWord(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	hint := c.CommandPath() + " --help"
+	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+		hint = "did you mean " + c.CommandPath() + " " + strings.Join(near, " or ") + "?"
+	}
+	return cli.Fail(cli.Usage, fmt.Errorf("%s has no command %q", c.CommandPath(), args[0]), hint)
 }
 
 // defaultDataDir is the server's default, or that of the package where only
@@ -129,11 +162,9 @@ func explain(err error) error {
 	return cli.Fail(cli.Internal, err)
 }
 
-func printJSON(w io.Writer, v any) error { return json.NewEncoder(w).Encode(v) }
-
 func (t *tool) versionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "Print the version and commit of this program",
+		Use: "version", Short: "Print the version and commit of this program", Example: "  gt06ctl version --json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if t.json {
 				return printJSON(cmd.OutOrStdout(), map[string]string{"version": cli.Version()})

@@ -4,10 +4,10 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,7 +19,8 @@ import (
 func (t *tool) quarantineCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "quarantine", Short: "Look at frames nobody could place, and try them again",
-		Long: "Frames that cannot be decoded, that came before a login, or whose rows the database\nrefused are kept with the reason.",
+		Example: "  gt06ctl quarantine list\n  gt06ctl quarantine show 17\n  gt06ctl quarantine replay",
+		Long:    "Frames that cannot be decoded, that came before a login, or whose rows the database\nrefused are kept with the reason.",
 	}
 	args := control.QuarantineArgs{Most: 50}
 	list := &cobra.Command{
@@ -32,17 +33,16 @@ func (t *tool) quarantineCommand() *cobra.Command {
 			if t.json {
 				return printJSON(cmd.OutOrStdout(), frames)
 			}
-			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 2, ' ', 0)
-			fmt.Fprintln(w, "ID\tRECEIVED\tIMEI\tREASON\tFRAME")
+			w := newTable(cmd.OutOrStdout(), "ID", "RECEIVED", "IMEI", "REASON", "FRAME")
 			for i := range frames {
 				f := &frames[i]
 				short := f.Hex
 				if len(short) > 40 {
 					short = short[:40] + "…"
 				}
-				fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\n", f.ID, f.ReceivedAt, f.IMEI, printable(f.Reason), short)
+				w.row(f.ID, f.ReceivedAt, f.IMEI, f.Reason, short)
 			}
-			return w.Flush()
+			return w.end()
 		},
 	}
 	list.Flags().IntVar(&args.Most, "most", 50, "how many")
@@ -64,7 +64,7 @@ func (t *tool) quarantineCommand() *cobra.Command {
 				return printJSON(cmd.OutOrStdout(), frames[0])
 			}
 			out := cmd.OutOrStdout()
-			if _, err := fmt.Fprintf(out, "received %s from %s\n%s\n\n", frames[0].ReceivedAt, frames[0].IMEI, printable(frames[0].Reason)); err != nil {
+			if err := printf(out, "received %s from %s\n%s\n\n", frames[0].ReceivedAt, frames[0].IMEI, frames[0].Reason); err != nil {
 				return err
 			}
 			b, err := hex.DecodeString(frames[0].Hex)
@@ -102,34 +102,28 @@ func (t *tool) replayCommand() *cobra.Command {
 		Use: "replay --from TIME --to TIME", Short: "Decode frames of a time again, into the same rows",
 		Long: `replay reads the log, decodes what was received in a time with today's decoder,
 and stores what it says. Rows that are there are replaced, none is doubled. The
-log reaches back spool.retention; times are RFC 3339, or YYYY-MM-DD HH:MM in UTC.`,
+log reaches back spool.retention; times are RFC 3339, YYYY-MM-DD HH:MM in UTC, or
+2h for two hours ago.`,
 		Example: "  gt06ctl replay --from '2026-11-24 08:00' --to '2026-11-24 10:00'",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var q control.ReplayArgs
 			var err error
-			if q.From, err = moment(from); err == nil {
-				q.To, err = moment(to)
+			now := time.Now()
+			if from == "" || to == "" {
+				return cli.Fail(cli.Usage, errors.New("replay: of which time? give --from and --to"), "gt06ctl replay --from 2h --to 1h")
 			}
-			if err != nil {
-				return cli.Fail(cli.Usage, err, "gt06ctl replay --from '2026-11-24 08:00' --to '2026-11-24 10:00'")
+			if q.From, err = moment(from, now); err != nil {
+				return err
+			}
+			if q.To, err = moment(to, now); err != nil {
+				return err
 			}
 			return t.replay(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), q)
 		},
 	}
 	c.Flags().StringVar(&from, "from", "", "received at or after")
 	c.Flags().StringVar(&to, "to", "", "received before")
-	_ = c.MarkFlagRequired("from")
-	_ = c.MarkFlagRequired("to")
 	return c
-}
-
-func moment(s string) (time.Time, error) {
-	for _, form := range []string{time.RFC3339, "2006-01-02 15:04:05", "2006-01-02 15:04", time.DateOnly} {
-		if at, err := time.Parse(form, s); err == nil {
-			return at, nil
-		}
-	}
-	return time.Time{}, fmt.Errorf("%q is no time", s)
 }
 
 func (t *tool) replay(ctx context.Context, stdout, stderr io.Writer, q control.ReplayArgs) error {
@@ -138,19 +132,21 @@ func (t *tool) replay(ctx context.Context, stdout, stderr io.Writer, q control.R
 		return cli.Fail(cli.Usage, err)
 	}
 	var done *control.Replayed
+	live := newProgress(stderr)
 	err = c.Stream(ctx, "replay", q, func(b json.RawMessage) error {
 		var e control.ReplayEvent
 		if err := json.Unmarshal(b, &e); err != nil {
 			return err
 		}
 		if p := e.Progress; p != nil && !t.json {
-			_, _ = fmt.Fprintf(stderr, "%d records read, %d frames stored again\n", p.Read, p.Frames)
+			live.say("%d records read, %d frames stored again", p.Read, p.Frames)
 		}
 		if e.Result != nil {
 			done = e.Result
 		}
 		return nil
 	})
+	live.clear()
 	if err != nil {
 		return explain(err)
 	}

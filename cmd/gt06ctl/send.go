@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -45,14 +44,11 @@ offline.`,
 			case t.json:
 				return printJSON(out, sent)
 			case sent.Queued != "":
-				_, err := fmt.Fprintf(out, "the device is offline: %q waits for it until %s\n", sent.Command, sent.Queued)
-				return err
+				return printf(out, "the device is offline: %q waits for it until %s\n", sent.Command, sent.Queued)
 			case sent.Reply == nil:
-				_, err := fmt.Fprintf(out, "sent %q\n", sent.Command)
-				return err
+				return printf(out, "sent %q\n", sent.Command)
 			}
-			_, err := fmt.Fprintf(out, "%s\n(%.0f ms after %q)\n", printable(*sent.Reply), sent.AfterMS, sent.Command)
-			return err
+			return printf(out, "%s\n(%.0f ms after %q)\n", *sent.Reply, sent.AfterMS, sent.Command)
 		},
 	}
 	c.Flags().DurationVar(&args.Wait, "wait", 30*time.Second, "how long to wait for the reply; 0: not at all")
@@ -61,16 +57,6 @@ offline.`,
 	c.Flags().BoolVar(&args.Alternative, "alternative", false, "the older texts, with a password")
 	c.Flags().StringVar(&args.Password, "password", "", "the device's password, for --alternative")
 	return c
-}
-
-// printable keeps what a device wrote from steering the terminal.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' && r != '\n' || r == 0x7f || r >= 0x80 && r < 0xa0 {
-			return '�'
-		}
-		return r
-	}, s)
 }
 
 func (t *tool) commandsCommand() *cobra.Command {
@@ -94,12 +80,11 @@ func (t *tool) commandsCommand() *cobra.Command {
 			if t.json {
 				return printJSON(cmd.OutOrStdout(), rows)
 			}
-			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 2, ' ', 0)
-			fmt.Fprintln(w, "SENT\tBY\tCOMMAND\tREPLIED\tREPLY")
+			w := newTable(cmd.OutOrStdout(), "SENT", "BY", "COMMAND", "REPLIED", "REPLY")
 			for _, r := range rows {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", r.SentAt, printable(r.By), printable(r.Command), r.RepliedAt, strings.ReplaceAll(printable(r.Reply), "\n", " "))
+				w.row(r.SentAt, r.By, r.Command, r.RepliedAt, r.Reply)
 			}
-			return w.Flush()
+			return w.end()
 		},
 	}
 	c.Flags().IntVar(&args.Most, "most", 20, "how many")

@@ -125,18 +125,20 @@ func printOutcome(w io.Writer, r *outcome, opt fleet.Options) error {
 	return err
 }
 
-// show prints a line a second, so that a long run is seen to move.
+// show says each second how far a run is.
 func show(ctx context.Context, w io.Writer, f *fleet.Fleet, d time.Duration) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	begin := time.Now()
+	live := newProgress(w)
+	defer live.clear()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 			sent, answered := f.Progress()
-			fmt.Fprintf(w, "%3.0f of %.0f s: %d sent, %d answered\n", time.Since(begin).Seconds(), d.Seconds(), sent, answered)
+			live.say("%3.0f of %.0f s: %d sent, %d answered", time.Since(begin).Seconds(), d.Seconds(), sent, answered)
 		}
 	}
 }

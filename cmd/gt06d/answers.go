@@ -6,11 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sync"
 	"time"
 
 	"gt06/cmd/internal/cli"
-	"gt06/server"
 	"gt06/server/control"
 	"gt06/storage/sqlstore"
 )

@@ -409,5 +409,8 @@ func (a *app) close() error {
 	if a.pidFile != "" {
 		_ = os.Remove(a.pidFile)
 	}
+	if a.log != nil {
+		_ = a.log.Sync() // says what was left out; stderr itself cannot be synced
+	}
 	return errors.Join(errs...)
 }

@@ -47,7 +47,8 @@ crash, a restart or an upgrade of the server ends none of them. It reads,
 writes and accepts nothing.
 
 Under systemd it is a unit of its own; elsewhere the server starts it.`,
-		Args: usageArgs(cobra.NoArgs),
+		Example: "  gt06d keeper --data-dir /var/lib/gt06",
+		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := flags.Load(env)
 			if err != nil {

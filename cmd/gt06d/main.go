@@ -62,8 +62,8 @@ Every flag has an environment variable GT06_… and a key in a YAML file that
 	})
 	root.AddCommand(
 		keeperCommand(flags, env),
-		&cobra.Command{Use: "serve", Short: "Serve the devices (the default)", Args: usageArgs(cobra.NoArgs), RunE: serve},
-		checkCommand(flags, env),
+		&cobra.Command{Use: "serve", Short: "Serve the devices (the default)", Example: "  gt06d serve --listen :5023", Args: usageArgs(cobra.NoArgs), RunE: serve},
+		checkCommand(flags, env), cli.ManCommand(root),
 	)
 	return root
 }

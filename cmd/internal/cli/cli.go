@@ -76,12 +76,12 @@ func Report(w io.Writer, program string, err error) int {
 	for _, name := range []string{"spool", "sqlstore", "server", "handover", "control", "protocol"} {
 		text = strings.ReplaceAll(text, "gt06/"+name+": ", "")
 	}
-	_, _ = fmt.Fprintf(w, "%s: %s\n", program, text)
+	_, _ = fmt.Fprintf(w, "%s: %s\n", program, Printable(text)) // it may quote a device
 	code := Internal
 	if e, ok := errors.AsType[*Error](err); ok {
 		code = e.Code
 		for _, h := range e.Hints {
-			_, _ = fmt.Fprintf(w, "hint: %s\n", h)
+			_, _ = fmt.Fprintf(w, "hint: %s\n", Printable(h))
 		}
 	}
 	return int(code)
