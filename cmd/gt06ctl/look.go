@@ -41,7 +41,7 @@ func (t *tool) watchStatus(ctx context.Context, out io.Writer, every time.Durati
 		var st control.Status
 		err := t.call(ctx, "status", &st)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // the operator ended it
 		}
 		if cli.Terminal(out) && !t.json {
 			fmt.Fprintf(out, "%severy %v, %s; Ctrl-C ends\n\n", home, every, time.Now().Format(time.TimeOnly))

@@ -28,17 +28,15 @@ func newTable(out io.Writer, columns ...string) *table {
 
 // row prints a line of cells, each made safe.
 func (t *table) row(cells ...any) {
-	for i, c := range cells {
-		if i > 0 {
-			fmt.Fprint(t.w, "\t")
-		}
+	texts := make([]string, 0, len(cells))
+	for _, c := range cells {
 		if text, ours := c.(tinted); ours {
-			fmt.Fprint(t.w, string(text))
+			texts = append(texts, string(text))
 			continue
 		}
-		fmt.Fprint(t.w, oneLine(fmt.Sprint(c)))
+		texts = append(texts, oneLine(fmt.Sprint(c)))
 	}
-	fmt.Fprintln(t.w)
+	fmt.Fprintln(t.w, strings.Join(texts, "\t"))
 }
 
 // rowf prints a line of a name and a text.

@@ -36,7 +36,7 @@ func (t *tool) follow(ctx context.Context, stderr io.Writer, verb string, args f
 		ended := err == nil || errors.Is(err, io.ErrUnexpectedEOF)
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // the operator ended it
 		case ended && away.IsZero():
 			fmt.Fprintln(stderr, "the server that was asked has ended: looking for the next")
 			away = time.Now()
