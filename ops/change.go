@@ -1,6 +1,7 @@
 package ops
 
 import (
+	"encoding/json"
 	"fmt"
 	"regexp"
 	"slices"
@@ -51,8 +52,8 @@ type Change struct {
 	Reason     string    `json:"reason"`
 	Status     Status    `json:"status"`
 	Instance   string    `json:"instance"`
-	RootVolume string    `json:"root_volume"` // attached when it was opened
-	Address    Address   `json:"address"`     // the Elastic IP when it was opened
+	Root       Volume    `json:"root"`    // attached when it was opened
+	Address    Address   `json:"address"` // the Elastic IP when it was opened
 	OpenedAt   time.Time `json:"opened_at"`
 	OpenedBy   Actor     `json:"opened_by"`
 	Snapshot   string    `json:"snapshot,omitempty"` // that passed the gate, or was adopted
@@ -99,9 +100,10 @@ func changeOf(records []Record) Change {
 		case KindOpen:
 			c = Change{
 				ID: r.Change, Action: Action(r.In["action"]), Reason: r.In["reason"], Status: Open, Instance: r.In["instance"],
-				RootVolume: r.In["root_volume"], OpenedAt: r.Time, OpenedBy: r.Actor,
+				OpenedAt: r.Time, OpenedBy: r.Actor,
 				Address: Address{Allocation: r.In["eip_allocation"], Association: r.In["eip_association"], IP: r.In["eip"], Instance: r.In["eip_instance"]},
 			}
+			_ = json.Unmarshal([]byte(r.In["root"]), &c.Root) // written by Open
 		case KindGate:
 			if r.RC == 0 && !c.Adopted {
 				c.Snapshot = r.Out["snapshot"]

@@ -40,8 +40,11 @@ func Fail(kind Kind, err error, hints ...string) error {
 	return &Error{Kind: kind, Err: err, Hints: hints}
 }
 
-// KindOf returns the kind of an error; Internal when it has none.
+// KindOf returns the kind of an error: 0 of none, Internal when it has no kind.
 func KindOf(err error) Kind {
+	if err == nil {
+		return 0
+	}
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Kind
 	}

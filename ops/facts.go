@@ -39,9 +39,13 @@ type Instance struct {
 
 // Volume is what a restore must make again.
 type Volume struct {
-	ID, Type, KMS         string
-	GiB, IOPS, Throughput int
-	Encrypted             bool
+	ID         string `json:"id"`
+	Type       string `json:"type"`
+	KMS        string `json:"kms"`
+	GiB        int    `json:"gib"`
+	IOPS       int    `json:"iops"`
+	Throughput int    `json:"throughput"` // MiB/s
+	Encrypted  bool   `json:"encrypted"`
 }
 
 // Address is an Elastic IP and where it points.

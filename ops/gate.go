@@ -20,7 +20,7 @@ type GateQuestion struct {
 	Change   Change
 	Class    Class
 	Restore  bool              // back to the snapshot: its age and the Elastic IP are no reason to refuse
-	Root     string            // "": what is attached now; else the volume this run took away itself
+	Away     bool              // this run may have taken the root volume away itself
 	Consumed map[string]string // snapshot -> the other change that used it
 	Effect   time.Time         // when the last mutating step of another change ended
 }
@@ -79,16 +79,13 @@ func (g *SnapshotGate) Read(ctx context.Context, q GateQuestion) (Evidence, erro
 // judge answers from facts alone.
 func (g *SnapshotGate) judge(q GateQuestion, f Facts) Evidence {
 	e := Evidence{Facts: f}
-	root := f.Root.ID
-	if root == "" {
-		root = q.Root
-	}
-	if root == "" && q.Restore {
-		root = q.Change.RootVolume
+	root := f.Root
+	if q.Restore || q.Away && root.ID == "" {
+		root = q.Change.Root // what the snapshot must be of, wherever it is now
 	}
 	if f.Snapshot != nil {
 		e.Snapshot = f.Snapshot.ID
-		e.Checks = append(e.Checks, g.ofSnapshot(q, f, root)...)
+		e.Checks = append(e.Checks, g.ofSnapshot(q, f, root.ID)...)
 	} else {
 		e.Checks = append(e.Checks, Check{
 			ID: "G1", Text: "snapshot of this change is complete", Seen: "no snapshot has the tag " + TagChange + "=" + q.Change.ID,
@@ -109,9 +106,9 @@ func (g *SnapshotGate) judge(q GateQuestion, f Facts) Evidence {
 	return e
 }
 
-func restorePlan(f Facts, root string) RestorePlan {
+func restorePlan(f Facts, root Volume) RestorePlan {
 	p := RestorePlan{
-		Volume: root, Zone: f.Instance.Zone, Device: f.Instance.RootDevice, Type: f.Root.Type, KMS: f.Root.KMS, GiB: f.Root.GiB, IOPS: f.Root.IOPS, Throughput: f.Root.Throughput,
+		Volume: root.ID, Zone: f.Instance.Zone, Device: f.Instance.RootDevice, Type: root.Type, KMS: root.KMS, GiB: root.GiB, IOPS: root.IOPS, Throughput: root.Throughput,
 	}
 	if f.Snapshot != nil {
 		p.Snapshot = f.Snapshot.ID

@@ -24,7 +24,7 @@ func (j *Journal) Report(zone *time.Location) string {
 		{"Status", string(c.Status)},
 		{"Instance", c.Instance},
 		{"Opened", both(c.OpenedAt) + " by " + c.OpenedBy.User + " on " + c.OpenedBy.Host},
-		{"Root volume", c.RootVolume},
+		{"Root volume", c.Root.ID},
 		{"Elastic IP", c.Address.IP + " " + c.Address.Allocation + " " + c.Address.Association},
 		{"Snapshot", orNone(c.Snapshot)},
 		{"Validated", both(c.Validated)},

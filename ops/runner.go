@@ -8,6 +8,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"gt06/server/control"
 )
 
 // execution is one run of a plan, in the process that began it or in a later
@@ -18,8 +20,7 @@ type execution struct {
 	book     *Runbook
 	plan     Plan
 	live     *Run
-	root     string // the root volume when the run began
-	unrooted bool   // this run may have moved it
+	unrooted bool // this run may have taken the root volume away
 	failed   error
 	decision Decision
 	tried    map[string]bool // steps with an intent
@@ -47,10 +48,6 @@ func (s *Session) newExecution(j *Journal, book *Runbook, p Plan) *execution {
 	}
 	for _, r := range j.records[i:] {
 		switch r.Kind {
-		case KindGate:
-			if e.root == "" {
-				e.root = r.Out["root"]
-			}
 		case KindIntent:
 			e.tried[r.Step] = true
 			e.live.kept[r.Step] = maps.Clone(r.In)
@@ -250,39 +247,66 @@ func (e *execution) gate(ctx context.Context, step *Step) error {
 	if !step.mutates() || e.book.Protects || e.failed != nil && step.Always {
 		return nil
 	}
-	used, effect, err := e.s.consumed(e.j.id)
-	if err != nil {
-		return err
-	}
-	q := GateQuestion{Change: e.j.Change(), Class: step.Class, Restore: e.book.Restores, Consumed: used, Effect: effect}
-	if e.unrooted {
-		q.Root = e.root
-	}
-	ev, err := e.s.Gate.Read(ctx, q)
+	r, refused, err := e.s.readGate(ctx, e.j, GateQuestion{Class: step.Class, Restore: e.book.Restores, Away: e.unrooted})
 	if err != nil {
 		return fmt.Errorf("gate before %s: %w", step.ID, err)
 	}
-	refused := ev.Checks.refusal(Refused, "gate before "+step.ID)
-	r := Record{Kind: KindGate, Run: e.live.sequence, Step: step.ID, Out: map[string]string{"snapshot": ev.Snapshot, "restore": ev.Restore.String(), "root": ev.Restore.Volume}}
+	r.Run, r.Step = e.live.sequence, step.ID
+	if err := e.j.append(ctx, r); err != nil {
+		return err
+	}
+	e.live.proof = e.j.proof()
+	if e.j.Change().BreakGlass != "" && e.s.BreakGlass != "" {
+		return nil
+	}
+	return refused
+}
+
+// readGate asks the gate and makes the record of what it said.
+func (s *Session) readGate(ctx context.Context, j *Journal, q GateQuestion) (r Record, refused, err error) {
+	q.Change = j.Change()
+	if q.Consumed, q.Effect, err = s.consumed(j.id); err != nil {
+		return r, nil, err
+	}
+	ev, err := s.Gate.Read(ctx, q)
+	if err != nil {
+		return r, nil, err
+	}
+	r = Record{Kind: KindGate, Out: map[string]string{"snapshot": ev.Snapshot, "restore": ev.Restore.String()}}
 	for _, c := range ev.Checks {
 		r.Out[c.ID] = "ok: " + c.Seen
 		if !c.OK {
 			r.Out[c.ID] = "NO: " + c.Seen + ", wanted " + c.Want
 		}
 	}
-	if refused != nil {
+	if refused = ev.Checks.refusal(Refused, "the gate"); refused != nil {
 		r.RC = int(Refused)
 	}
-	if e.root == "" {
-		e.root = ev.Restore.Volume
+	return r, refused, nil
+}
+
+// proof is what the last record, a gate's that said yes, is to others.
+func (j *Journal) proof() control.Change {
+	last := j.records[len(j.records)-1]
+	return control.Change{ID: j.id, Snapshot: last.Out["snapshot"], CheckedAt: last.Time.Format(time.RFC3339), Head: last.Hash, Host: last.Actor.Host}
+}
+
+// Prove reads the gate of a change now, writes down what it said, and returns
+// the evidence a server wants for its upgrade.
+func (s *Session) Prove(ctx context.Context, id string) (control.Change, error) {
+	j, unlock, err := s.work(ctx, id)
+	if err != nil {
+		return control.Change{}, err
 	}
-	if err := e.j.append(ctx, r); err != nil {
-		return err
+	defer unlock()
+	r, refused, err := s.readGate(ctx, j, GateQuestion{Class: Guest})
+	if err != nil {
+		return control.Change{}, err
 	}
-	if e.j.Change().BreakGlass != "" && e.s.BreakGlass != "" {
-		return nil
+	if err := j.append(ctx, r); err != nil {
+		return control.Change{}, err
 	}
-	return refused
+	return j.proof(), refused
 }
 
 func encode(p Params) string {

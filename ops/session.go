@@ -2,6 +2,7 @@ package ops
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -103,9 +104,13 @@ func (s *Session) Open(ctx context.Context, action Action, reason string) (Chang
 		return Change{}, errors.Join(err, s.release(ctx, id))
 	}
 	a := facts.Address
+	root, err := json.Marshal(facts.Root)
+	if err != nil {
+		return Change{}, err
+	}
 	j, err := s.Journals.create(ctx, id, map[string]string{
 		"action": string(action), "reason": reason, "instance": facts.Instance.ID, "name": facts.Instance.Name, "account": facts.Account, "zone": facts.Instance.Zone,
-		"root_device": facts.Instance.RootDevice, "root_volume": facts.Root.ID,
+		"root_device": facts.Instance.RootDevice, "root": string(root),
 		"eip_allocation": a.Allocation, "eip_association": a.Association, "eip": a.IP, "eip_instance": a.Instance,
 	})
 	if err != nil {

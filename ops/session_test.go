@@ -126,6 +126,9 @@ func TestWhatAStepIsTold(t *testing.T) {
 		list[1].Do = func(_ context.Context, r *Run) error {
 			r.Progress("half way")
 			tokens[r.Token()]++
+			if proof := r.Proof(); proof.Check(m.now()) != nil {
+				t.Errorf("proof %+v", proof)
+			}
 			if w.fails["two"] != nil {
 				return errTest
 			}
@@ -235,6 +238,65 @@ func TestWhatMustBePutBackIs(t *testing.T) {
 	w.effects = map[string]int{}
 	if err := apply(t, s, c.ID, book); err != nil || w.effects["terminate"] != 1 {
 		t.Errorf("%v, effects %v", err, w.effects)
+	}
+}
+
+// TestTheRootVolumeIsAway: between detach and attach there is none at its
+// place, by our own doing, and the gate knows which it was.
+func TestTheRootVolumeIsAway(t *testing.T) {
+	t.Parallel()
+	m := newMemory()
+	s := host(t, m, "ops1")
+	c := opened(t, s, m)
+	root := m.facts.Root
+	w := newWorld()
+	w.fails["fix"] = errTest
+	book := Runbook{Name: "test", Steps: func(Params) []Step {
+		list := []Step{w.step("stop", Stop), w.step("detach", Stop), w.step("fix", Cloud), w.step("attach", Stop)}
+		list[1].Unroots = true
+		detach, attach := list[1].Do, list[3].Do
+		list[1].Do = func(ctx context.Context, r *Run) error { m.facts.Root = Volume{}; return detach(ctx, r) }
+		list[3].Do = func(ctx context.Context, r *Run) error { m.facts.Root = root; return attach(ctx, r) }
+		return list
+	}}
+	if err := apply(t, s, c.ID, book); KindOf(err) != StepFailed || !strings.Contains(err.Error(), "fix") {
+		t.Errorf("%v, effects %v", err, w.effects)
+	}
+	delete(w.fails, "fix")
+	if err := s.Resume(t.Context(), c.ID, func(string) (Runbook, bool) { return book, true }, Undecided); err != nil || w.effects["attach"] != 1 {
+		t.Errorf("%v, effects %v", err, w.effects)
+	}
+	// Somebody else took it away: no.
+	m.facts.Root = Volume{}
+	w.effects = map[string]int{}
+	if err := apply(t, s, c.ID, book); KindOf(err) != Refused || !strings.Contains(err.Error(), "G2") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestProof: what a server is shown of a gate that said yes, also when the
+// change was opened on another machine.
+func TestProof(t *testing.T) {
+	t.Parallel()
+	m := newMemory()
+	c := opened(t, host(t, m, "laptop"), m)
+	s := host(t, m, "ops1")
+	proof, err := s.Prove(t.Context(), c.ID)
+	if err != nil || proof.ID != c.ID || proof.Snapshot != "snap-1" || proof.Host != "ops1" {
+		t.Errorf("%+v, %v", proof, err)
+	}
+	if err := proof.Check(m.now()); err != nil {
+		t.Error(err)
+	}
+	m.facts.Snapshot = nil
+	if _, err := s.Prove(t.Context(), c.ID); KindOf(err) != Refused {
+		t.Errorf("without a snapshot: %v", err)
+	}
+	if _, err := s.Prove(t.Context(), "c-20261122-07"); KindOf(err) != Refused {
+		t.Errorf("no such change: %v", err)
+	}
+	if _, err := s.Prove(t.Context(), "../../etc"); KindOf(err) != Usage {
+		t.Errorf("no change's name: %v", err)
 	}
 }
 

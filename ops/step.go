@@ -3,6 +3,8 @@ package ops
 import (
 	"context"
 	"time"
+
+	"gt06/server/control"
 )
 
 // Class says what a step can harm, and so what is asked before it.
@@ -80,6 +82,7 @@ type Run struct {
 	Params Params
 
 	step     *Step
+	proof    control.Change
 	sequence int // of the plan's record
 	kept     map[string]map[string]string
 	out      map[string]map[string]string
@@ -109,6 +112,10 @@ func (r *Run) Step() string { return r.step.ID }
 func (r *Run) Token() string {
 	return digest(r.Change.ID, r.sequence, r.step.ID)[:40]
 }
+
+// Proof is the evidence of the gate before this step, for a server that wants
+// it.
+func (r *Run) Proof() control.Change { return r.proof }
 
 // Progress tells the operator how far a long wait is.
 func (r *Run) Progress(text string) {

@@ -21,6 +21,7 @@ const patience = 90 * time.Second
 
 func (t *tool) upgradeCommand() *cobra.Command {
 	var args control.UpgradeArgs
+	o := t.newOps()
 	c := &cobra.Command{
 		Use: "upgrade", Short: "Replace the running server; the devices stay connected",
 		Long: `upgrade starts a new server beside the running one, hands every connection over
@@ -32,9 +33,13 @@ A binary in a directory beside a link named "current" (…/1.4.0/gt06d and
 …/current) moves that link once the probation is over, and not before: a crash
 or a reboot starts the last version that survived it.
 
+Where the server's upgrade.require_change is set, --change names an open change
+of gt06ctl ops, opened here or on another machine: its gate is read at this
+moment, and what it said goes to the server and into both records.
+
 Exit codes: 0 upgraded, 3 refused, 6 rolled back; the old program serves after 3
 and 6.`,
-		Example: "  gt06ctl upgrade\n  gt06ctl upgrade --binary /usr/lib/gt06/1.4.0/gt06d",
+		Example: "  gt06ctl upgrade\n  gt06ctl upgrade --binary /usr/lib/gt06/1.4.0/gt06d\n  gt06ctl upgrade --change c-20261122-01",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if args.Binary != "" {
 				abs, err := filepath.Abs(args.Binary)
@@ -43,10 +48,15 @@ and 6.`,
 				}
 				args.Binary = abs
 			}
+			if o.change != "" {
+				return explainOps(cmd.Context(), o.upgradeInChange(cmd, args))
+			}
 			return t.upgrade(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), args)
 		},
 	}
 	c.Flags().StringVar(&args.Binary, "binary", "", "the new program")
+	c.Flags().StringVar(&o.change, "change", "", "the change of gt06ctl ops it is done in")
+	c.Flags().StringVar(&o.config, "ops-config", o.config, "configuration of gt06ctl ops (GT06_OPS_CONFIG)")
 	c.Flags().BoolVar(&args.NoWait, "no-wait", false, "return when the new one serves, before the probation is over")
 	return c
 }

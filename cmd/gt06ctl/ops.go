@@ -45,7 +45,7 @@ type bookOf func(w *opsWork, args []string) ops.Runbook
 const mutatingMark = "gt06ops:mutating"
 
 func (t *tool) opsCommand() *cobra.Command {
-	o := &opsTool{tool: t, connect: connectCloud, books: map[*cobra.Command]bookOf{}}
+	o := t.newOps()
 	root := o.group(&cobra.Command{
 		Use: "ops", Short: "Maintenance that cannot skip the snapshot",
 		Long: `ops is the operator's two documents as a program: a change is opened, a snapshot
@@ -68,13 +68,18 @@ it takes --yes and --plan with the hash of the plan that was read.`,
 	f.BoolVar(&o.yes, "yes", false, "confirm without a terminal; only with --plan")
 	f.StringVar(&o.plan, "plan", "", "hash of the plan that was read: sha256:…")
 	f.DurationVar(&o.timeout, "timeout", time.Hour, "give up after this; what was begun can be resumed")
-	f.StringVar(&o.config, "config", ops.DefaultConfig, "configuration (GT06_OPS_CONFIG)")
+	f.StringVar(&o.config, "config", o.config, "configuration (GT06_OPS_CONFIG)")
 	f.StringVar(&o.profile, "profile", "", "SSO profile of the cloud; default: aws.profile, else the role of the instance")
 	f.StringVar(&o.breakGlass, "break-glass", "", "reason to go past the gate in an emergency; off unless the configuration allows it")
-	if env := os.Getenv("GT06_OPS_CONFIG"); env != "" {
-		o.config = env
-	}
 	return root
+}
+
+func (t *tool) newOps() *opsTool {
+	o := &opsTool{tool: t, config: os.Getenv("GT06_OPS_CONFIG"), connect: connectCloud, books: map[*cobra.Command]bookOf{}}
+	if o.config == "" {
+		o.config = ops.DefaultConfig
+	}
+	return o
 }
 
 // group is a command that only holds others.

@@ -303,8 +303,8 @@ type upgradeRequest struct {
 
 // upgrade runs one. done: this process' part is over.
 func (r *running) upgrade(ctx context.Context, req upgradeRequest) (done bool, err error) {
-	if why := r.cannotUpgrade(); why != "" {
-		out := control.Upgrade{Result: control.Refused, Reason: why, From: r.self(), At: time.Now().UTC().Format(time.RFC3339)}
+	if why := r.cannotUpgrade(req.Change); why != "" {
+		out := control.Upgrade{Result: control.Refused, Reason: why, From: r.self(), At: time.Now().UTC().Format(time.RFC3339), Change: req.Change}
 		r.record(out)
 		req.done <- out
 		<-req.told
@@ -338,10 +338,11 @@ func (r *running) upgrade(ctx context.Context, req upgradeRequest) (done bool, e
 		},
 		Signals: r.signals, Interrupts: func(sig os.Signal) { r.pending = sig },
 	})
+	out.Change = req.Change
 	r.record(out)
 	req.done <- out
 	<-req.told
-	r.log.Info("upgrade", zap.String("result", out.Result), zap.String("reason", out.Reason), zap.Float64("stall_ms", out.StallMS))
+	r.log.Info("upgrade", zap.String("result", out.Result), zap.String("reason", out.Reason), zap.Float64("stall_ms", out.StallMS), zap.Any("change", out.Change))
 	switch out.Result {
 	case control.Refused:
 		return false, nil
@@ -353,13 +354,19 @@ func (r *running) upgrade(ctx context.Context, req upgradeRequest) (done bool, e
 	return true, r.control.Close()
 }
 
-// cannotUpgrade says why the connections could not be handed over.
-func (r *running) cannotUpgrade() string {
-	switch {
-	case !r.keep.holds():
+// cannotUpgrade says why the connections could not be handed over, or may not.
+func (r *running) cannotUpgrade(change *control.Change) string {
+	if !r.keep.holds() {
 		return "no keeper holds the connections: they would be dropped; see gt06ctl status"
-	case r.cfg.Upgrade.RequireChange:
-		return "upgrade.require_change is set, and this version has no gt06ctl ops to open a change with; set it to false to upgrade without"
+	}
+	if !r.cfg.Upgrade.RequireChange {
+		return ""
+	}
+	if change == nil {
+		return "upgrade.require_change is set and no change is named: gt06ctl ops change open, then gt06ctl upgrade --change ID"
+	}
+	if err := change.Check(time.Now()); err != nil {
+		return "upgrade.require_change is set: " + err.Error()
 	}
 	return ""
 }

@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"time"
 )
 
@@ -105,12 +106,47 @@ type Upgrade struct {
 	FreeMS  float64 `json:"free_ms"`  // of it, without an owner
 	TotalMS float64 `json:"total_ms"`
 	At      string  `json:"at"` // RFC 3339
+	Change  *Change `json:"change,omitempty"`
 }
 
 // UpgradeArgs asks for an upgrade.
 type UpgradeArgs struct {
 	Binary string `json:"binary,omitempty"` // absolute; "": the one that was started
 	NoWait bool   `json:"no_wait,omitempty"`
+	// Change is the change it is done in; required by upgrade.require_change.
+	Change *Change `json:"change,omitempty"`
+}
+
+// Change is the evidence that a change of gt06ctl ops is open and that its gate
+// was read just before: what the journal of the change holds, too.
+type Change struct {
+	ID        string `json:"id"`
+	Snapshot  string `json:"snapshot"`
+	CheckedAt string `json:"checked_at"` // RFC 3339: when the gate said yes
+	Head      string `json:"head"`       // hash of the journal record that says so
+	Host      string `json:"host"`       // where it was asked
+}
+
+// proofAge is how old evidence may be: the gate is read again for each step.
+const proofAge = 10 * time.Minute
+
+var (
+	changeID = regexp.MustCompile(`^c-\d{8}-\d{2,}$`)
+	headHash = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+)
+
+// Check refuses evidence that is incomplete or old.
+func (c *Change) Check(now time.Time) error {
+	at, err := time.Parse(time.RFC3339, c.CheckedAt)
+	switch {
+	case !changeID.MatchString(c.ID):
+		return fmt.Errorf("%q is no change", c.ID)
+	case c.Snapshot == "" || !headHash.MatchString(c.Head):
+		return fmt.Errorf("change %s comes without the evidence of its gate", c.ID)
+	case err != nil || now.Sub(at).Abs() > proofAge:
+		return fmt.Errorf("the gate of change %s was read at %s, more than %s from now", c.ID, c.CheckedAt, proofAge)
+	}
+	return nil
 }
 
 // UpgradeEvent is one line of the stream of an upgrade: a step, or the result.

@@ -137,3 +137,26 @@ func TestPathsAreShortAndNeverShared(t *testing.T) {
 		t.Errorf("%q is longer than a socket's path can be", p)
 	}
 }
+
+func TestEvidenceOfAChange(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	good := Change{ID: "c-20261122-01", Snapshot: "snap-1", CheckedAt: "2026-11-22T11:59:00Z", Head: "sha256:" + strings.Repeat("0a", 32)}
+	if err := good.Check(now); err != nil {
+		t.Error(err)
+	}
+	for name, spoil := range map[string]func(c *Change){
+		"no change":   func(c *Change) { c.ID = "yes" },
+		"no snapshot": func(c *Change) { c.Snapshot = "" },
+		"no head":     func(c *Change) { c.Head = "sha256:0" },
+		"no time":     func(c *Change) { c.CheckedAt = "" },
+		"old":         func(c *Change) { c.CheckedAt = "2026-11-22T11:49:00Z" },
+		"of tomorrow": func(c *Change) { c.CheckedAt = "2026-11-23T12:00:00Z" },
+	} {
+		c := good
+		spoil(&c)
+		if c.Check(now) == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}

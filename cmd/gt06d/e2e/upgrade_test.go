@@ -635,6 +635,27 @@ func TestUpgradeIsRefusedWithoutAChange(t *testing.T) {
 	if u, code := d.upgrade(); code != 3 || u.Result != control.Refused || !strings.Contains(u.Reason, "require_change") {
 		t.Errorf("exit code %d, %+v", code, u)
 	}
+	// What the tool sends of a change: old, then as the gate was just read.
+	path, err := control.Path(d.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	change := control.Change{ID: "c-20261122-01", Snapshot: "snap-1", Head: "sha256:" + strings.Repeat("0a", 32), CheckedAt: "2026-11-22T10:00:00Z"}
+	for _, want := range []string{control.Refused, control.Upgraded} {
+		var u control.Upgrade
+		err := control.Client{Path: path}.Stream(t.Context(), "upgrade", control.UpgradeArgs{Change: &change}, func(b json.RawMessage) error {
+			e := control.UpgradeEvent{Result: &u}
+			return json.Unmarshal(b, &e)
+		})
+		if err != nil || u.Result != want || u.Change == nil || *u.Change != change {
+			t.Errorf("%v, %+v, want %s", err, u, want)
+		}
+		change.CheckedAt = time.Now().UTC().Format(time.RFC3339)
+	}
+	var list []control.Upgrade
+	if out, errs, code := d.ctl("upgrades", "--json"); code != 0 || json.Unmarshal([]byte(out), &list) != nil || len(list) != 3 || list[2].Change == nil || list[2].Change.ID != change.ID {
+		t.Errorf("exit code %d, %s%s", code, out, errs)
+	}
 }
 
 func TestUpgradeIsRefusedWithoutAKeeper(t *testing.T) {
