@@ -119,7 +119,7 @@ func seal(dst []byte, start int, serial uint16) []byte {
 
 // AppendCommand appends a command to a device (0x80): the server flag comes
 // back in its reply. language adds the word for English, which some firmwares
-// want. The text has at most 244 bytes, 242 with the language; a longer one is
+// want. The text has at most 245 bytes, 243 with the language; a longer one is
 // ErrTooLong, because its length byte would lie.
 func AppendCommand(dst []byte, serverFlag uint32, command string, language bool) ([]byte, error) {
 	const flag, most = 4, 255 - 5 - 1

@@ -100,9 +100,12 @@ func (c *cursor) decode(m *Message, frame []byte, s Session) {
 
 // show reads a field for the annotated dump.
 func (c *cursor) show(f *field) {
-	start := c.at
+	start, known := c.at, len(c.m.Attributes)
 	c.said = ""
 	f.read(c, f)
+	if c.said == "" {
+		c.said = said(c.m.Attributes[known:], c.frame[c.base+start:c.base+max(start, c.at)])
+	}
 	if c.at > start {
 		c.trace(Range{Offset: c.base + start, Len: c.at - start, Name: f.name, Value: c.said, Unit: f.unit})
 	}

@@ -1,6 +1,9 @@
 package protocol
 
-import "fmt"
+import (
+	"bytes"
+	"fmt"
+)
 
 // Range is a run of bytes of a frame and what they mean: a line of the
 // annotated dump.
@@ -9,6 +12,19 @@ type Range struct {
 	Name        string
 	Value       string
 	Unit        string
+}
+
+// said is the value of a field that does not say it itself: what it added, or
+// its bytes.
+func said(added []Attribute, b []byte) string {
+	switch len(added) {
+	case 0:
+		return fmt.Sprintf("%x", b)
+	case 1:
+		_, value, _ := bytes.Cut(AppendAttributes(nil, added), []byte(":"))
+		return string(value[:len(value)-1])
+	}
+	return string(AppendAttributes(nil, added))
 }
 
 // Explain decodes a frame as Decode does and names every byte of it, from the

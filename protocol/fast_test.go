@@ -130,6 +130,14 @@ func TestCivil(t *testing.T) {
 			t.Fatalf("%v: %d, %v, want %d", at, got, ok, at.Unix())
 		}
 	}
+	for _, c := range []struct {
+		hour, minute, second int
+		ok                   bool
+	}{{0, 0, 0, true}, {23, 59, 59, true}, {24, 0, 0, false}, {0, 60, 0, false}, {0, 0, 60, false}} {
+		if got, ok := civil(0, 1, 1, c.hour, c.minute, c.second); ok != c.ok || ok && got != 946684800+int64(c.hour*3600+c.minute*60+c.second) {
+			t.Errorf("%+v: %d, %v", c, got, ok)
+		}
+	}
 	for _, bad := range [][3]int{{1, 2, 29}, {0, 2, 30}, {0, 4, 31}, {0, 0, 1}, {0, 13, 1}, {0, 1, 0}, {100, 1, 1}, {3, 1, 32}} {
 		if _, ok := civil(bad[0], bad[1], bad[2], 0, 0, 0); ok {
 			t.Errorf("%v is a date", bad)

@@ -32,10 +32,15 @@ func decode(t *testing.T, v *vectortest.Vector) vectortest.Decoded {
 	return got
 }
 
-func runVectors(t *testing.T, file string) {
+func fromFile(t *testing.T, file string) func(each func(line []byte)) {
+	t.Helper()
+	return func(each func(line []byte)) { vectortest.Lines(t, file, each) }
+}
+
+func runVectors(t *testing.T, vectors func(each func(line []byte))) {
 	t.Helper()
 	var all, good, refused, undated int
-	vectortest.Lines(t, file, func(line []byte) {
+	vectors(func(line []byte) {
 		var v vectortest.Vector
 		if err := json.Unmarshal(line, &v); err != nil {
 			t.Fatalf("%v in %s", err, line)
@@ -79,9 +84,9 @@ func runVectors(t *testing.T, file string) {
 		}
 		good++
 	})
-	t.Logf("%s: %d of %d equal, %d of these but for an impossible date; %d are damaged", file, good, all, undated, refused)
+	t.Logf("%d of %d equal, %d of these but for an impossible date; %d are damaged", good, all, undated, refused)
 	if good+refused != all || refused > all/8 {
-		t.Errorf("%s: %d of %d equal, %d damaged", file, good, all, refused)
+		t.Errorf("%d of %d equal, %d damaged", good, all, refused)
 	}
 }
 
@@ -98,5 +103,8 @@ func kindIsAnswered(v *vectortest.Vector) bool {
 	return len(protocol.AppendAnswer(nil, &m, b, time.Unix(0, 0))) > 0
 }
 
-func TestCaptures(t *testing.T)  { runVectors(t, "captures.jsonl") }
-func TestGenerated(t *testing.T) { runVectors(t, "generated.jsonl") }
+func TestCaptures(t *testing.T)  { runVectors(t, fromFile(t, "captures.jsonl")) }
+func TestGenerated(t *testing.T) { runVectors(t, fromFile(t, "generated.jsonl")) }
+func TestBuilt(t *testing.T) {
+	runVectors(t, func(each func(line []byte)) { vectortest.Built(t, each) })
+}

@@ -17,17 +17,25 @@ import (
 	"time"
 )
 
-// dir finds the folder: the module's root is one of the parents.
-func dir() string {
-	if d := os.Getenv("GT06_VECTORS"); d != "" {
-		return d
-	}
+// root finds the module: it is one of the parents.
+func root() string {
 	for d := ".."; len(d) < 30; d = filepath.Join("..", d) {
 		if _, err := os.Stat(filepath.Join(d, "go.mod")); err == nil {
-			return filepath.Join(d, "..", "shared", "vectors")
+			return d
 		}
 	}
 	return "no module"
+}
+
+// Built calls each with the frames of the kinds that no vector has: their
+// expected values were computed apart from the decoder.
+func Built(t testing.TB, each func(line []byte)) {
+	t.Helper()
+	f, err := os.Open(filepath.Join(root(), "testdata", "frames", "built.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines(t, f, each)
 }
 
 // Lines calls each with every line of one of the files. They lie beside the
@@ -35,13 +43,22 @@ func dir() string {
 // under CI it fails.
 func Lines(t testing.TB, name string, each func(line []byte)) {
 	t.Helper()
-	f, err := os.Open(filepath.Join(dir(), name))
+	dir := os.Getenv("GT06_VECTORS")
+	if dir == "" {
+		dir = filepath.Join(root(), "..", "shared", "vectors")
+	}
+	f, err := os.Open(filepath.Join(dir, name))
 	if err != nil {
 		if os.Getenv("CI") != "" {
 			t.Fatalf("under CI the vectors must be there: %v", err)
 		}
 		t.Skipf("no vectors: %v", err)
 	}
+	lines(t, f, each)
+}
+
+func lines(t testing.TB, f *os.File, each func(line []byte)) {
+	t.Helper()
 	defer f.Close() //nolint:errcheck // read only
 	scan := bufio.NewScanner(f)
 	scan.Buffer(nil, 1<<22)

@@ -367,13 +367,15 @@ func TestEverySplitOfEveryKindThroughTheSocket(t *testing.T) {
 func TestGeneratedThroughTheSocket(t *testing.T) {
 	t.Parallel()
 	var list []vectortest.Vector
-	vectortest.Lines(t, "generated.jsonl", func(line []byte) {
+	add := func(line []byte) {
 		var v vectortest.Vector
 		if err := json.Unmarshal(line, &v); err != nil {
 			t.Fatal(err)
 		}
 		list = append(list, v)
-	})
+	}
+	vectortest.Built(t, add)
+	vectortest.Lines(t, "generated.jsonl", add)
 	list = whole(list)
 	rows, types := throughTheSocket(t, list)
 	var none []string
