@@ -67,7 +67,10 @@ func judge(f facts) control.Validation {
 	}
 	add("timestamps", part >= speakPart, f.age < f.Silent, math.Round(part*1000)/1000, speakPart, text)
 
-	limit := math.Max(1, math.Ceil(movePart*float64(f.moving+f.frozen)))
+	limit := 1.0
+	if f.frozen > 0 {
+		limit = math.Max(1, math.Ceil(movePart*float64(f.moving+f.frozen)))
+	}
 	text = fmt.Sprintf("%d of %d devices moved within %s", f.moving, f.spoke, span(f.Window))
 	switch {
 	case f.devices == 0:

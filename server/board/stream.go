@@ -29,6 +29,7 @@ import (
 type hello struct {
 	PID         int      `json:"pid"`
 	Generation  uint64   `json:"generation"`
+	NowMS       int64    `json:"now_ms"`
 	SilentS     float64  `json:"silent_s"`
 	Device      []string `json:"device"`
 	Rates       []string `json:"rates"`
@@ -269,7 +270,7 @@ func (b *Board) stream(w http.ResponseWriter, r *http.Request) {
 func (b *Board) snapshot(ctx context.Context) []event {
 	st := b.opt.Source.Status(ctx)
 	events := eventOf("hello", hello{
-		PID: st.PID, Generation: st.Generation, SilentS: b.opt.Silent.Seconds(),
+		PID: st.PID, Generation: st.Generation, NowMS: time.Now().UnixMilli(), SilentS: b.opt.Silent.Seconds(),
 		Device: deviceColumns, Rates: append([]string{"at"}, b.rates.columns...), StepS: b.rates.step.Seconds(), SpanS: span.Seconds(),
 		Tiles: b.opt.Tiles, Attribution: b.opt.Attribution,
 	})
