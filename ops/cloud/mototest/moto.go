@@ -1,0 +1,100 @@
+// Package mototest starts moto, an AWS that others wrote, so that not only our
+// own fake is believed. It is kinder than AWS: DESIGN.md of ops lists where.
+package mototest
+
+import (
+	"bufio"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	"gt06/ops/cloud/fake"
+)
+
+// Start runs a moto of its own for a test and fills it like
+// [fake.AWS.Production], with ids of its own.
+func Start(t *testing.T) fake.Site {
+	t.Helper()
+	_, here, _, _ := runtime.Caller(0)
+	program := filepath.Join(filepath.Dir(here), "../../../.cache/moto/bin/moto_server")
+	if _, err := os.Stat(program); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatalf("%v: .ci/test installs it", err)
+		}
+		t.Skip("moto is not installed: .ci/test does it")
+	}
+	cmd := exec.CommandContext(t.Context(), program, "-H", "127.0.0.1", "-p", "0") //nolint:gosec // a path of this checkout
+	cmd.Env = append(os.Environ(), "PYTHONUNBUFFERED=1", "MOTO_EC2_LOAD_DEFAULT_AMIS=false")
+	said, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Wait() }) // the context is over by then
+	found := make(chan string, 1)
+	go func() {
+		running := regexp.MustCompile(`Running on (http://[0-9.:]+)`)
+		for lines := bufio.NewScanner(said); lines.Scan(); {
+			if m := running.FindStringSubmatch(lines.Text()); m != nil {
+				found <- m[1]
+			}
+		}
+	}()
+	select {
+	case endpoint := <-found:
+		return fill(t, endpoint)
+	case <-time.After(time.Minute):
+		t.Fatal("moto does not say where it listens")
+		return fake.Site{}
+	}
+}
+
+func fill(t *testing.T, endpoint string) fake.Site {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	conf := aws.Config{Region: fake.Region, BaseEndpoint: aws.String(endpoint), Credentials: credentials.NewStaticCredentialsProvider("setup", "test", "")}
+	client := ec2.NewFromConfig(conf)
+	s := fake.Site{Endpoint: endpoint, Region: fake.Region, Name: "quickport-prod", Bucket: "quickport-ops"}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	image, err := client.RegisterImage(ctx, &ec2.RegisterImageInput{Name: aws.String("base"), RootDeviceName: aws.String("/dev/sda1")})
+	must(err)
+	run, err := client.RunInstances(ctx, &ec2.RunInstancesInput{
+		ImageId: image.ImageId, InstanceType: types.InstanceTypeT3Small, MinCount: aws.Int32(1), MaxCount: aws.Int32(1), Placement: &types.Placement{AvailabilityZone: aws.String(fake.Region + "a")},
+		BlockDeviceMappings: []types.BlockDeviceMapping{{DeviceName: aws.String("/dev/sda1"), Ebs: &types.EbsBlockDevice{VolumeSize: aws.Int32(30), VolumeType: types.VolumeTypeGp3, DeleteOnTermination: aws.Bool(false)}}},
+		TagSpecifications:   []types.TagSpecification{{ResourceType: types.ResourceTypeInstance, Tags: []types.Tag{{Key: aws.String("Name"), Value: aws.String(s.Name)}, {Key: aws.String("gt06ops:managed"), Value: aws.String("true")}}}},
+	})
+	must(err)
+	s.Instance = *run.Instances[0].InstanceId
+	described, err := client.DescribeInstances(ctx, &ec2.DescribeInstancesInput{InstanceIds: []string{s.Instance}})
+	must(err)
+	s.Volume = *described.Reservations[0].Instances[0].BlockDeviceMappings[0].Ebs.VolumeId
+	address, err := client.AllocateAddress(ctx, &ec2.AllocateAddressInput{Domain: types.DomainTypeVpc})
+	must(err)
+	s.Allocation, s.IP = *address.AllocationId, *address.PublicIp
+	_, err = client.AssociateAddress(ctx, &ec2.AssociateAddressInput{AllocationId: address.AllocationId, InstanceId: aws.String(s.Instance)})
+	must(err)
+	buckets := s3.NewFromConfig(conf, func(o *s3.Options) { o.UsePathStyle = true })
+	_, err = buckets.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: aws.String(s.Bucket), CreateBucketConfiguration: &s3types.CreateBucketConfiguration{LocationConstraint: fake.Region}})
+	must(err)
+	return s
+}
