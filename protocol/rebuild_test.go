@@ -64,7 +64,7 @@ var forms = []form{
 // rebuild returns the frame of a message and the bits in it that are free, or
 // nil where no form fits.
 func rebuild(m *protocol.Message, frame []byte) (again, free []byte) {
-	if m.Error != "" || !m.CRCOK || m.Extended || len(frame) != int(frame[2])+5 || !bytes.HasSuffix(frame, []byte("\r\n")) {
+	if m.Error != "" || !m.CRCOK || m.Extended || frame[1] != 0x78 || len(frame) != int(frame[2])+5 || !bytes.HasSuffix(frame, []byte("\r\n")) {
 		return nil, nil
 	}
 	for _, f := range forms {
