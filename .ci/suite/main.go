@@ -30,6 +30,7 @@ var suites = []suite{
 	{"dead code", []string{"sh", "-c", `out=$(.bin/deadcode -test ./... | grep -v mariadbtest); test -z "$out" || { echo "$out"; exit 1; }`}},
 	{"unit", []string{"sh", "-c", `go test -json -timeout 10m $(go list ./... | grep -v /e2e)`}},
 	{"e2e", []string{"go", "test", "-json", "-timeout", "15m", "-parallel", "8", "./cmd/gt06d/e2e"}},
+	{"fuzz", []string{"make", "-s", "fuzz", "FUZZTIME=3s"}},
 	{soak, []string{"env", "GT06_SOAK=1", "go", "test", "-json", "-timeout", "80m", "-parallel", "6", "./cmd/gt06d/e2e", "./storage/..."}},
 	{"race", []string{"go", "test", "-json", "-race", "-timeout", "10m", "./server/...", "./storage/...", "./protocol/..."}},
 }
