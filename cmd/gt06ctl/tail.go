@@ -111,6 +111,7 @@ func saySeen(out io.Writer, s *control.Seen) error {
 		Longitude *float64
 		Speed     *float64 `json:"speed_kmh"`
 		Alarms    []string
+		CRCOK     *bool `json:"crc_ok"` // null: there is none
 		Error     string
 	}
 	if err := json.Unmarshal(s.Frame, &f); err != nil {
@@ -125,6 +126,9 @@ func saySeen(out io.Writer, s *control.Seen) error {
 	}
 	if len(f.Alarms) > 0 {
 		text += " alarm " + strings.Join(f.Alarms, ",")
+	}
+	if f.CRCOK != nil && !*f.CRCOK {
+		text += " (wrong checksum)"
 	}
 	if f.Error != "" {
 		text += " (" + f.Error + ")"

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"gt06/cmd/internal/cli"
@@ -103,7 +104,7 @@ func (a *app) handlers() map[string]control.Handler {
 			if err := arguments(args, &q); err != nil {
 				return nil, err
 			}
-			store, err := a.database()
+			store, err := a.database(ctx)
 			if err != nil {
 				return nil, err
 			}
@@ -114,7 +115,7 @@ func (a *app) handlers() map[string]control.Handler {
 			if err := arguments(args, &q); err != nil {
 				return nil, err
 			}
-			store, err := a.database()
+			store, err := a.database(ctx)
 			if err != nil {
 				return nil, err
 			}
@@ -135,13 +136,24 @@ func arguments(args json.RawMessage, into any) error {
 	return nil
 }
 
-// database returns the store, or why there is none.
-func (a *app) database() (*sqlstore.Store, error) {
-	store, _, why := a.store.get()
-	if store == nil {
-		return nil, fmt.Errorf("the database is away: %s", why)
+// database returns the store, or why there is none. Right behind its start the
+// server is opening it.
+func (a *app) database(ctx context.Context) (*sqlstore.Store, error) {
+	const most = 5 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	for {
+		store, _, why := a.store.get()
+		switch {
+		case store != nil:
+			return store, nil
+		case why != "" || !pause(ctx, 20*time.Millisecond):
+			return nil, &control.Error{
+				Text: strings.TrimSuffix("the database is away: "+why, ": "), Code: int(cli.Timeout),
+				Hints: []string{"gt06ctl status says more; what devices send meanwhile is in the log, and will be stored"},
+			}
+		}
 	}
-	return store, nil
 }
 
 // coded gives an error its exit code on the way to the tool.

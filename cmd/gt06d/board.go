@@ -63,7 +63,7 @@ func (l looks) Upgrades() ([]control.Upgrade, error) {
 
 // Track implements board.Source.
 func (l looks) Track(ctx context.Context, imei string, from, to time.Time, most int) ([]board.Point, error) {
-	store, err := l.database()
+	store, err := l.database(ctx)
 	if err != nil {
 		return nil, err
 	}

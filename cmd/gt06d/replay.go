@@ -28,7 +28,7 @@ func (a *app) handleReplay(ctx context.Context, args json.RawMessage, send func(
 	if err := arguments(args, &q); err != nil {
 		return nil, err
 	}
-	store, err := a.database()
+	store, err := a.database(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +131,7 @@ func (a *app) handleQuarantine(ctx context.Context, args json.RawMessage, _ func
 	if err := arguments(args, &q); err != nil {
 		return nil, err
 	}
-	store, err := a.database()
+	store, err := a.database(ctx)
 	if err != nil {
 		return nil, err
 	}

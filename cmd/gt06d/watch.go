@@ -68,12 +68,13 @@ func (w *watchers) add(see func(*sighting)) (off func()) {
 	}
 }
 
-// follow sends on what pick makes of frames, until the context ends. first is
-// called when nothing is missed any more. What cannot be sent fast enough is
-// left out; pick learns how much it was, before the next one.
-func follow[T any](ctx context.Context, w *watchers, pick func(s *sighting, leftOut int) (T, bool), first func() error, send func(any) error) error {
+// follow sends on what pick makes of frames, until the context ends. What
+// cannot be sent fast enough is left out; pick learns how much it was, before
+// the next one. past, if there is one, is asked for once nothing is missed any
+// more, and may take its time.
+func follow[T any](ctx context.Context, w *watchers, pick func(s *sighting, leftOut int) (T, bool), past func(context.Context) (T, error), send func(any) error) error {
 	const most = 1024
-	ch := make(chan T, most)
+	ch, failed := make(chan T, most), make(chan error, 1)
 	leftOut := 0 // guarded by the watchers' lock
 	defer w.add(func(s *sighting) {
 		v, ok := pick(s, leftOut)
@@ -87,13 +88,31 @@ func follow[T any](ctx context.Context, w *watchers, pick func(s *sighting, left
 			leftOut++
 		}
 	})()
-	if err := first(); err != nil {
-		return err
+	if past != nil {
+		ctx, cancel := context.WithCancel(ctx)
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		defer cancel()
+		wg.Go(func() {
+			v, err := past(ctx)
+			switch {
+			case ctx.Err() != nil:
+			case err != nil:
+				failed <- err
+			default:
+				select {
+				case ch <- v:
+				case <-ctx.Done():
+				}
+			}
+		})
 	}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case err := <-failed:
+			return err
 		case v := <-ch:
 			if err := send(v); err != nil {
 				return err
@@ -115,7 +134,7 @@ func (a *app) handleTail(ctx context.Context, args json.RawMessage, send func(an
 			return control.Seen{}, false
 		}
 		return s.line(leftOut), true
-	}, func() error { return nil }, send)
+	}, nil, send)
 }
 
 // identified says whether it is a frame of a known kind, whole, from a device
@@ -143,11 +162,11 @@ func (a *app) handleAlarms(ctx context.Context, args json.RawMessage, send func(
 	if err := arguments(args, &q); err != nil {
 		return nil, err
 	}
-	store, err := a.database()
-	if err != nil {
-		return nil, err
-	}
-	stored := func() ([]control.Alarm, error) {
+	stored := func(ctx context.Context) ([]control.Alarm, error) {
+		store, err := a.database(ctx)
+		if err != nil {
+			return nil, err
+		}
 		rows, err := store.Alarms(ctx, q.IMEI, q.Since, q.Most)
 		list := make([]control.Alarm, 0, len(rows))
 		for _, r := range rows {
@@ -156,7 +175,7 @@ func (a *app) handleAlarms(ctx context.Context, args json.RawMessage, send func(
 		return list, err
 	}
 	if !q.Follow {
-		return stored()
+		return stored(ctx)
 	}
 	var rows event.Rows
 	return nil, follow(ctx, &a.watchers, func(s *sighting, _ int) ([]control.Alarm, bool) {
@@ -166,14 +185,17 @@ func (a *app) handleAlarms(ctx context.Context, args json.RawMessage, send func(
 		rows.Reset()
 		event.Build(&rows, (*storage.Record)(s.rec), 0, s.m)
 		return alarms(rows.Alarms), len(rows.Alarms) > 0
-	}, func() error {
-		// What came before the watch began is stored before it is listed.
-		a.awaitStored(ctx, a.spool.End(), 5*time.Second)
-		list, err := stored()
-		if err != nil {
-			return err
+	}, func(ctx context.Context) ([]control.Alarm, error) {
+		// What came before the watch began is stored before it is listed; a
+		// database that is away is waited for.
+		for pos := a.spool.End(); ; {
+			if _, w, _ := a.store.get(); w != nil && w.Status().Position >= pos {
+				return stored(ctx)
+			}
+			if !pause(ctx, 20*time.Millisecond) {
+				return nil, ctx.Err()
+			}
 		}
-		return send(list)
 	}, send)
 }
 
@@ -195,28 +217,13 @@ func alarms(rows []event.Alarm) []control.Alarm {
 	return list
 }
 
-// awaitStored waits until the log before a position is in the database, but no
-// longer than most.
-func (a *app) awaitStored(ctx context.Context, pos storage.Position, most time.Duration) {
-	ctx, cancel := context.WithTimeout(ctx, most)
-	defer cancel()
-	for {
-		if _, w, _ := a.store.get(); w != nil && w.Status().Position >= pos {
-			return
-		}
-		if !pause(ctx, 20*time.Millisecond) {
-			return
-		}
-	}
-}
-
 // handleTrack is the verb of `gt06ctl track`.
 func (a *app) handleTrack(ctx context.Context, args json.RawMessage, send func(any) error) (any, error) {
 	var q control.TrackArgs
 	if err := arguments(args, &q); err != nil {
 		return nil, err
 	}
-	store, err := a.database()
+	store, err := a.database(ctx)
 	if err != nil {
 		return nil, err
 	}

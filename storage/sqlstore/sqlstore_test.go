@@ -96,11 +96,14 @@ func frame(device, n int, typ byte, content []byte) storage.Record {
 }
 
 func fix(device, n int) storage.Record {
+	return frame(device, n, 0x22, append(gps(n, uint32(40_000_000+n)), 0x01, 0xcc, 0x00, 0x28, 0x7d, 0x00, 0x1f, 0x71, 1, 0, 0))
+}
+
+// gps is the part of a frame that says when and where.
+func gps(n int, latitude uint32) []byte {
 	at := base.Add(time.Duration(n) * time.Second)
 	c := []byte{byte(at.Year() - 2000), byte(at.Month()), byte(at.Day()), byte(at.Hour()), byte(at.Minute()), byte(at.Second()), 0xc9}
-	latitude := uint32(40_000_000 + n)
-	c = append(c, byte(latitude>>24), byte(latitude>>16), byte(latitude>>8), byte(latitude), 0x0c, 0x46, 0x58, 0x60, 50, 0x14, 0x20)
-	return frame(device, n, 0x22, append(c, 0x01, 0xcc, 0x00, 0x28, 0x7d, 0x00, 0x1f, 0x71, 1, 0, 0))
+	return append(c, byte(latitude>>24), byte(latitude>>16), byte(latitude>>8), byte(latitude), 0x0c, 0x46, 0x58, 0x60, 50, 0x14, 0x20)
 }
 
 func beat(device, n int) storage.Record { return frame(device, n, 0x13, []byte{0x46, 4, 4, 0, 1}) }
