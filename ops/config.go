@@ -19,20 +19,23 @@ const DefaultConfig = "/etc/gt06/ops.yaml"
 
 // Config is /etc/gt06/ops.yaml: strict, an unknown key is an error.
 type Config struct {
-	AWS              AWS      `yaml:"aws"`
-	Gate             GateKeys `yaml:"gate"`
-	Limits           Limits   `yaml:"limits"`
-	GT06             GT06     `yaml:"gt06"`
-	Services         Services `yaml:"services"`
-	Backup           Backup   `yaml:"backup"`
-	Protect          []string `yaml:"protect"` // what must survive, paths in the order of priority
-	Journal          Storage  `yaml:"journal"`
-	Lock             LockKeys `yaml:"lock"`
-	Timezone         string   `yaml:"timezone"`
-	SOPVersion       string   `yaml:"sop_version"`       // when the documents were last validated: 2026-02
-	AllowBreakGlass  bool     `yaml:"allow_break_glass"` // the strategy allows no exception: off
-	DowntimeCostHour float64  `yaml:"downtime_cost_hour"`
-	Cost             Cost     `yaml:"cost"`
+	AWS       AWS      `yaml:"aws"`
+	Gate      GateKeys `yaml:"gate"`
+	Limits    Limits   `yaml:"limits"`
+	GT06      GT06     `yaml:"gt06"`
+	Services  Services `yaml:"services"`
+	Backup    Backup   `yaml:"backup"`
+	Protect   []string `yaml:"protect"` // what must survive, paths in the order of priority
+	Journal   Storage  `yaml:"journal"`
+	Lock      LockKeys `yaml:"lock"`
+	Approvals struct {
+		Min int `yaml:"min"` // people besides the operator who have read a plan
+	} `yaml:"approvals"`
+	Timezone         string  `yaml:"timezone"`
+	SOPVersion       string  `yaml:"sop_version"`       // when the documents were last validated: 2026-02
+	AllowBreakGlass  bool    `yaml:"allow_break_glass"` // the strategy allows no exception: off
+	DowntimeCostHour float64 `yaml:"downtime_cost_hour"`
+	Cost             Cost    `yaml:"cost"`
 
 	zone *time.Location
 }

@@ -14,7 +14,7 @@ var forbidden = []struct { //nolint:gochecknoglobals // a table, never changed
 	way  string // what to do instead
 }{
 	{"free disk by deleting the database", regexp.MustCompile(`\b(rm|unlink|shred|truncate|find|mv)\b.*(/var/lib/(mysql|mariadb)|\bibdata1\b|\bib_logfile)`), "gt06ctl ops cleanup disk"},
-	{"delete a snapshot", regexp.MustCompile(`(?i)delete-?snapshot|deregister-?image|unlock-?snapshot|recycle-?bin.*delete|rbin\s+(delete|update)-rule`), "snapshots are the undo button: the daily ones expire by themselves"},
+	{"delete a snapshot", regexp.MustCompile(`(?i)delete-?snapshot|\bsnapshot\s+(delete|remove|unlock|rm)\b|\bami\s+(deregister|delete|remove)\b|deregister-?image|unlock-?snapshot|recycle-?bin.*delete|rbin\s+(delete|update)-rule`), "snapshots are the undo button: the daily ones expire by themselves"},
 	{"give the Elastic IP away", regexp.MustCompile(`(?i)(release|disassociate)-?address`), "gt06ctl ops preflight"},
 	{"stop or end an instance blindly", regexp.MustCompile(`(?i)(stop|terminate|reboot)-?instances|\b(shutdown|poweroff|halt|reboot)\b|\binit\s+[06]\b`), "gt06ctl ops resize volume --mode stop, gt06ctl ops ssh-recover or gt06ctl ops restore instance"},
 	{"change volumes past the plan", regexp.MustCompile(`(?i)(modify|detach|delete|attach)-?volume`), "gt06ctl ops resize volume"},

@@ -201,8 +201,8 @@ func (s *Session) Plan(ctx context.Context, id string, book Runbook) (Plan, erro
 // fits says whether a runbook belongs into a change as it is.
 func (s *Session) fits(c *Change, book *Runbook) error {
 	switch {
-	case c.Unfinished != "":
-		return Fail(Busy, fmt.Errorf("%s of change %s has not ended", c.Unfinished, c.ID), resume(c.ID))
+	case c.Unfinished != "" && !book.Aborts:
+		return Fail(Busy, fmt.Errorf("%s of change %s has not ended", c.Unfinished, c.ID), resume(c.ID), "or stop here and keep the evidence: gt06ctl ops abort --change "+c.ID)
 	case c.Instance != s.Config.AWS.InstanceID:
 		return Fail(Refused, fmt.Errorf("change %s is for instance %s, the configuration names %s", c.ID, c.Instance, s.Config.AWS.InstanceID))
 	case book.Actions != nil && !slices.Contains(book.Actions, c.Action):
@@ -241,6 +241,14 @@ func (s *Session) Apply(ctx context.Context, id string, book Runbook) error {
 	}
 	if err := s.confirm(ctx, p); err != nil {
 		return err
+	}
+	if err := s.approved(j, p); err != nil {
+		return err
+	}
+	if book.Aborts && c.Status != Frozen {
+		if err := j.append(ctx, Record{Kind: KindFreeze, In: map[string]string{"unfinished": c.Unfinished}}); err != nil {
+			return err
+		}
 	}
 	if s.BreakGlass != "" {
 		if err := s.breakGlass(ctx, j, p); err != nil {
@@ -327,6 +335,49 @@ func (s *Session) Note(ctx context.Context, id string, kind string, rc int, in m
 	}
 	defer unlock()
 	return j.append(ctx, Record{Kind: kind, RC: rc, In: in})
+}
+
+// Adopt takes a snapshot that was made by hand in the console for this change:
+// only its tag is forgiven, the rest of the gate holds.
+func (s *Session) Adopt(ctx context.Context, id, snapshot string) error {
+	j, unlock, err := s.work(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	used, _, err := s.consumed(j.id)
+	if err != nil {
+		return err
+	}
+	if other := used[snapshot]; other != "" {
+		return Fail(Refused, fmt.Errorf("%s was used by change %s: one change, one snapshot", snapshot, other), "gt06ctl ops snapshot create --change "+j.id+" --apply")
+	}
+	return j.append(ctx, Record{Kind: KindAdopt, In: map[string]string{"snapshot": snapshot}})
+}
+
+// Approve says of a plan that a second person has read it.
+func (s *Session) Approve(ctx context.Context, id, hash string) error {
+	if s.Journals.Actor.ARN == "" {
+		return Fail(Refused, errors.New("the cloud does not say who you are: an approval is somebody's"))
+	}
+	return s.Note(ctx, id, KindApprove, 0, map[string]string{"plan": hash, "arn": s.Journals.Actor.ARN})
+}
+
+// approved wants approvals.min other people's names under a plan.
+func (s *Session) approved(j *Journal, p Plan) error {
+	if s.Config.Approvals.Min == 0 || !p.mutates() {
+		return nil
+	}
+	who := map[string]bool{}
+	for _, r := range j.records {
+		if r.Kind == KindApprove && r.In["plan"] == p.Hash() && r.Actor.ARN != s.Journals.Actor.ARN {
+			who[r.Actor.ARN] = true
+		}
+	}
+	if len(who) < s.Config.Approvals.Min {
+		return Fail(Refused, fmt.Errorf("%d of %d approvals of this plan by others", len(who), s.Config.Approvals.Min), "somebody else: gt06ctl ops change approve "+j.id+" --plan "+p.Hash())
+	}
+	return nil
 }
 
 // Close ends a change that left nothing behind.

@@ -441,3 +441,94 @@ func TestAbandonFreesTheLock(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestAbort(t *testing.T) {
+	t.Parallel()
+	m := newMemory()
+	s := host(t, m, "ops1")
+	c := opened(t, s, m)
+	w := newWorld()
+	w.fails["two"] = errTest
+	if err := apply(t, s, c.ID, w.book()); KindOf(err) != StepFailed {
+		t.Fatal(err)
+	}
+	abort := Runbook{Name: "abort", Protects: true, Aborts: true, Steps: func(Params) []Step { return []Step{w.step("keep", Cloud)} }}
+	if err := apply(t, s, c.ID, abort); err != nil || w.effects["keep"] != 1 {
+		t.Errorf("%v, effects %v", err, w.effects)
+	}
+	if err := s.Resume(t.Context(), c.ID, func(string) (Runbook, bool) { return w.book(), true }, Undecided); err != nil || w.effects["two"] != 0 {
+		t.Errorf("the aborted run went on: %v, effects %v", err, w.effects)
+	}
+	if err := apply(t, s, c.ID, w.book()); KindOf(err) != Refused {
+		t.Errorf("other work in an aborted change: %v", err)
+	}
+	// Back to the snapshot, hours later and without the Elastic IP.
+	m.now = func() time.Time { return time.Date(2026, 11, 22, 20, 0, 0, 0, time.UTC) }
+	m.facts.Address = Address{}
+	delete(w.fails, "two")
+	back := w.book()
+	back.Name, back.Restores = "restore instance", true
+	if err := apply(t, s, c.ID, back); err != nil {
+		t.Error(err)
+	}
+	if j, err := s.Look(t.Context(), c.ID); err != nil || j.Change().Status != Frozen {
+		t.Errorf("%v, %v", j.Change().Status, err)
+	}
+}
+
+func TestASnapshotMadeInTheConsole(t *testing.T) {
+	t.Parallel()
+	m := newMemory()
+	s := host(t, m, "ops1")
+	c := opened(t, s, m)
+	delete(m.facts.Snapshot.Tags, TagChange)
+	w := newWorld()
+	if err := apply(t, s, c.ID, w.book()); KindOf(err) != Refused || !strings.Contains(err.Error(), "G7") {
+		t.Errorf("not tagged: %v", err)
+	}
+	if err := s.Adopt(t.Context(), c.ID, "snap-1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Resume(t.Context(), c.ID, func(string) (Runbook, bool) { return w.book(), true }, Undecided); err != nil {
+		t.Error(err)
+	}
+	if err := s.Abandon(t.Context(), c.ID, "enough of this one"); err != nil {
+		t.Fatal(err)
+	}
+	other := opened(t, s, m)
+	if err := s.Adopt(t.Context(), other.ID, "snap-1"); KindOf(err) != Refused {
+		t.Errorf("used twice: %v", err)
+	}
+}
+
+func TestTwoPeople(t *testing.T) {
+	t.Parallel()
+	m := newMemory()
+	s, second := host(t, m, "ops1"), host(t, m, "laptop")
+	s.Journals.Actor.ARN, second.Journals.Actor.ARN = "arn:ravi", "arn:asha"
+	s.Config.Approvals.Min = 1
+	c := opened(t, s, m)
+	w := newWorld()
+	p, err := s.Plan(t.Context(), c.ID, w.book())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, approve := range []func() error{
+		func() error { return nil },
+		func() error { return s.Approve(t.Context(), c.ID, p.Hash()) },
+		func() error { return second.Approve(t.Context(), c.ID, "sha256:another") },
+	} {
+		if err := approve(); err != nil {
+			t.Fatal(err)
+		}
+		if err := apply(t, s, c.ID, w.book()); KindOf(err) != Refused || w.effects["one"] != 0 {
+			t.Errorf("not approved by another: %v", err)
+		}
+	}
+	if err := second.Approve(t.Context(), c.ID, p.Hash()); err != nil {
+		t.Fatal(err)
+	}
+	if err := apply(t, s, c.ID, w.book()); err != nil {
+		t.Error(err)
+	}
+}

@@ -72,6 +72,7 @@ type Runbook struct {
 	Actions  []Action // of the changes it belongs to; nil: all
 	Protects bool     // it makes a copy and harms nothing: the gate's snapshot is not asked for
 	Restores bool     // it may run in a change that was aborted
+	Aborts   bool     // it ends the run under way and freezes the change first
 	Discover func(ctx context.Context) (Params, error)
 	Steps    func(Params) []Step
 }

@@ -26,7 +26,7 @@ type opsTool struct {
 	apply, yes                                bool
 	timeout                                   time.Duration
 
-	connect func(context.Context, ops.Config) (ops.Backend, error)
+	connect func(context.Context, *opsWork) error // fills the Backend
 	books   map[*cobra.Command]bookOf
 }
 
@@ -45,6 +45,11 @@ type bookOf func(w *opsWork, args []string) ops.Runbook
 const mutatingMark = "gt06ops:mutating"
 
 func (t *tool) opsCommand() *cobra.Command {
+	_, root := t.opsTree()
+	return root
+}
+
+func (t *tool) opsTree() (*opsTool, *cobra.Command) {
 	o := t.newOps()
 	root := o.group(&cobra.Command{
 		Use: "ops", Short: "Maintenance that cannot skip the snapshot",
@@ -60,7 +65,7 @@ it takes --yes and --plan with the hash of the plan that was read.`,
   gt06ctl ops snapshot create --apply
   gt06ctl ops change show`,
 	},
-		o.changeCommand(), o.runCommand(), o.verifyJournalCommand(),
+		o.changeCommand(), o.runCommand(), o.sopCommand(), o.verifyJournalCommand(),
 	)
 	f := root.PersistentFlags()
 	f.BoolVar(&o.apply, "apply", false, "do it; without, the plan is shown and nothing changes")
@@ -71,7 +76,7 @@ it takes --yes and --plan with the hash of the plan that was read.`,
 	f.StringVar(&o.config, "config", o.config, "configuration (GT06_OPS_CONFIG)")
 	f.StringVar(&o.profile, "profile", "", "SSO profile of the cloud; default: aws.profile, else the role of the instance")
 	f.StringVar(&o.breakGlass, "break-glass", "", "reason to go past the gate in an emergency; off unless the configuration allows it")
-	return root
+	return o, root
 }
 
 func (t *tool) newOps() *opsTool {
@@ -82,10 +87,14 @@ func (t *tool) newOps() *opsTool {
 	return o
 }
 
-// group is a command that only holds others.
+// group is a command that only holds others. What is not there and must not be
+// is refused as what it is.
 func (o *opsTool) group(c *cobra.Command, below ...*cobra.Command) *cobra.Command {
 	c.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {
+			if err := ops.Permitted(c.Name() + " " + strings.Join(args, " ")); err != nil {
+				return explainOps(cmd.Context(), err)
+			}
 			return cli.Fail(cli.Usage, fmt.Errorf("there is no %s %s", cmd.CommandPath(), args[0]), cmd.CommandPath()+" --help")
 		}
 		return nil
@@ -182,7 +191,7 @@ func (o *opsTool) work(ctx context.Context, cmd *cobra.Command) (*opsWork, error
 			return nil, err
 		}
 	}
-	if w.Backend, err = o.connect(ctx, w.Config); err != nil {
+	if err := o.connect(ctx, w); err != nil {
 		return nil, err
 	}
 	s := w.Session
@@ -218,8 +227,8 @@ func (o *opsTool) local(cmd *cobra.Command) (*opsWork, error) {
 }
 
 // connectCloud is replaced by what knows a cloud.
-func connectCloud(context.Context, ops.Config) (ops.Backend, error) {
-	return ops.Backend{}, ops.Fail(ops.Usage, errors.New("this build knows no cloud"))
+func connectCloud(context.Context, *opsWork) error {
+	return ops.Fail(ops.Usage, errors.New("this build knows no cloud"))
 }
 
 // explainOps turns the kind of an error into the exit code.
