@@ -9,25 +9,13 @@ import (
 )
 
 // MariaDB is the database of the machine, asked through its own client: the
-// login comes from the defaults file alone, so no password is ever in an
-// argument, in the environment or in this process.
+// login comes from a file alone, so no password is ever in an argument, in the
+// environment or in this process.
 type MariaDB struct {
 	System
-	Defaults string // file with a [client] section, mode 0600; "": what the client finds itself
-	Socket   string // "": the client's own
-}
-
-// args are those every client program begins with.
-func (m MariaDB) args(rest ...string) []string {
-	var out []string
-	if m.Defaults != "" {
-		// The option is the first one, or the client refuses it.
-		out = append(out, "--defaults-extra-file="+m.Defaults)
-	}
-	if m.Socket != "" {
-		out = append(out, "--socket="+m.Socket)
-	}
-	return append(out, rest...)
+	// Defaults is a file with a [client] section, mode 0600. It is the only one
+	// read: those in a home directory would win over it. "": the client's own.
+	Defaults string
 }
 
 // Client returns the command of a client program of MariaDB, by its new or its
@@ -36,7 +24,11 @@ func (m MariaDB) Client(name string, args ...string) Command {
 	if old, known := map[string]string{"mariadb": "mysql", "mariadb-dump": "mysqldump"}[name]; known && !m.has(name) {
 		name = old
 	}
-	return Command{Name: name, Args: m.args(args...)}
+	if m.Defaults != "" {
+		// This option is the first one, or the client refuses it.
+		args = append([]string{"--defaults-file=" + m.Defaults}, args...)
+	}
+	return Command{Name: name, Args: args}
 }
 
 // Query returns the rows of a statement, each cell as text; NULL is "NULL".

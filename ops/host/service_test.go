@@ -241,7 +241,8 @@ func TestMariaDB(t *testing.T) {
 	if _, err := m.Unprotected(t.Context(), []string{"a' OR '1"}); err == nil {
 		t.Error("a name that closes the string was taken")
 	}
-	gone := MariaDB{System: m.System, Socket: filepath.Join(t.TempDir(), "s")}
+	gone := MariaDB{System: m.System, Defaults: filepath.Join(t.TempDir(), "my.cnf")}
+	write(t, gone.Defaults, "[client]\nsocket=/nowhere\n")
 	if err := gone.Ping(t.Context()); err == nil {
 		t.Error("a MariaDB that is not there answers")
 	}

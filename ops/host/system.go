@@ -19,6 +19,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -49,6 +50,7 @@ type Command struct {
 	User   string   // whose rights it has; "" or the own name: those of this process
 	Stdin  io.Reader
 	Stdout io.Writer // nil: kept in Result.Stdout, up to its last MiB
+	Ours   bool      // killed when this process dies, however that happens
 }
 
 // String returns the command as a person would type it.
@@ -135,6 +137,13 @@ func Exec(ctx context.Context, c Command) (Result, error) {
 	if c.Stdout != nil {
 		cmd.Stdout = c.Stdout
 	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{}
+	if c.Ours {
+		// The kernel watches the thread that started the child, not the process.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	}
 	home, name := os.Getenv("HOME"), os.Getenv("USER")
 	if c.User != "" {
 		u, cred, err := identity(c.User)
@@ -143,7 +152,7 @@ func Exec(ctx context.Context, c Command) (Result, error) {
 		}
 		home, name = u.HomeDir, u.Username
 		if int(cred.Uid) != os.Geteuid() {
-			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: cred}
+			cmd.SysProcAttr.Credential = cred
 		}
 	}
 	cmd.Env = append([]string{"PATH=" + searchPath(), "HOME=" + home, "USER=" + name, "LC_ALL=C.UTF-8"}, c.Env...)
