@@ -130,6 +130,18 @@ func measure(b []byte) (size int, state frameState) {
 	return size, whole
 }
 
+// TypeOf returns the message type of a whole frame, 0 of less.
+func TypeOf(frame []byte) byte {
+	at := 3
+	if len(frame) > 0 && frame[0] == headerExtended {
+		at = 4
+	}
+	if len(frame) <= at {
+		return 0
+	}
+	return frame[at]
+}
+
 // short decides on a length that no frame can have.
 func short(b []byte) frameState {
 	if len(b) < minBasic {

@@ -27,6 +27,9 @@ type EntryItem struct {
 	When      string  `json:"when,omitempty"` // and only then is it there
 }
 
+// Known says whether the table has a type, or a server sends it.
+func Known(typ byte) bool { return len(table[typ]) > 0 || typ == typeCommand }
+
 // Reference returns the table the decoder works by, in the order in which it
 // chooses.
 func Reference() (list []Entry) {

@@ -66,7 +66,7 @@ func TestNoAllocationPerFrame(t *testing.T) {
 	}
 	c := dial(t, ln.Addr().String())
 	write(t, c, unhex(t, loginHex))
-	eventually(t, "the login is served", func() bool { round(); return s.count.frames[protocol.KindLogin].Load() == 1 })
+	eventually(t, "the login is served", func() bool { round(); return s.count.in[1].Load() == 1 })
 	expect(t, c, answerTo(t, 0x01, 1))
 
 	const frames = 64

@@ -27,10 +27,31 @@ type work struct {
 	tally   tally
 }
 
-// tally counts a batch in plain numbers.
+// tally counts a batch in plain numbers. Of the types only those in used are
+// not zero.
 type tally struct {
-	frames                                       [numKinds]uint64
-	input, answers, junk, badCRC, damaged, early uint64
+	in, out              [256]uint32
+	used                 []byte
+	rejected             [numRejections]uint32
+	input, answers, junk uint64
+}
+
+// frame counts frames of a type.
+func (t *tally) frame(typ byte, in, out uint32) {
+	if t.in[typ] == 0 && t.out[typ] == 0 {
+		t.used = append(t.used, typ)
+	}
+	t.in[typ] += in
+	t.out[typ] += out
+}
+
+func (t *tally) reset() {
+	for _, typ := range t.used {
+		t.in[typ], t.out[typ] = 0, 0
+	}
+	t.used = t.used[:0]
+	t.rejected = [numRejections]uint32{}
+	t.input, t.answers, t.junk = 0, 0, 0
 }
 
 func (w *work) reset(at time.Time) {
@@ -40,7 +61,7 @@ func (w *work) reset(at time.Time) {
 	clear(w.records) // drop the models: they are strings of devices that may be gone
 	w.records = w.records[:0]
 	w.ends = w.ends[:0]
-	w.tally = tally{}
+	w.tally.reset()
 }
 
 // link makes the records whole and returns them as the Appender wants them.
@@ -68,18 +89,17 @@ func (w *work) answersOf(s *Session) []byte {
 
 func (w *work) publish(c *counters) {
 	t := &w.tally
-	for k, n := range t.frames {
-		if n > 0 {
-			c.frames[k].Add(n)
-		}
+	for _, typ := range t.used {
+		c.in[typ].Add(uint64(t.in[typ]))
+		c.out[typ].Add(uint64(t.out[typ]))
 	}
 	c.input.Add(t.input)
 	c.answers.Add(t.answers)
-	if t.junk|t.badCRC|t.damaged|t.early != 0 {
-		c.junk.Add(t.junk)
-		c.badCRC.Add(t.badCRC)
-		c.damaged.Add(t.damaged)
-		c.early.Add(t.early)
+	c.junk.Add(t.junk)
+	for r, n := range t.rejected {
+		if n > 0 {
+			c.rejected[r].Add(uint64(n))
+		}
 	}
 }
 
@@ -124,15 +144,7 @@ func (l *loop) frame(s *Session, frame []byte, end int) {
 	w := &l.work
 	m := &w.msg
 	s.state.set(stateFramed)
-	l.decode(m, frame, s.device)
-	w.tally.frames[m.Kind]++
-	if m.Has&protocol.HasCRC != 0 && !m.CRCOK {
-		w.tally.badCRC++
-	}
-	if m.Error != "" {
-		w.tally.damaged++
-	}
-
+	panicked := !l.decode(m, frame, s.device)
 	if m.Kind == protocol.KindLogin {
 		l.login(s, m)
 	} else if s.loggedIn() && m.CRCOK {
@@ -144,8 +156,23 @@ func (l *loop) frame(s *Session, frame []byte, end int) {
 	before := len(w.answers)
 	if s.loggedIn() {
 		w.answers = protocol.AppendAnswerBy(l.policy(m.Type, s.device.Model), w.answers, m, frame, w.at)
-	} else {
-		w.tally.early++
+	}
+	answered := uint32(0)
+	if len(w.answers) > before {
+		answered = 1
+	}
+	w.tally.frame(m.Type, 1, answered)
+	switch {
+	case panicked:
+		w.tally.rejected[rejectedPanic]++
+	case !s.loggedIn():
+		w.tally.rejected[rejectedEarly]++
+	case m.Has&protocol.HasCRC != 0 && !m.CRCOK:
+		w.tally.rejected[rejectedCRC]++
+	case m.Kind == protocol.KindUnknown:
+		w.tally.rejected[rejectedUnknown]++
+	case m.Error != "":
+		w.tally.rejected[rejectedDamaged]++
 	}
 	l.record(s, frame, end, 0, len(w.answers)-before)
 	if l.watched() {
@@ -181,14 +208,15 @@ func (l *loop) photo(s *Session, p *protocol.Photo) {
 
 // decode never lets one frame take the others down: a panic is counted, and
 // the frame kept and answered as an unknown one.
-func (l *loop) decode(m *protocol.Message, frame []byte, session protocol.Session) {
+func (l *loop) decode(m *protocol.Message, frame []byte, session protocol.Session) (ok bool) {
 	defer func() {
 		if p := recover(); p != nil {
-			l.s.count.panics.Add(1)
+			ok = false
 			protocol.Unknown(m, frame, fmt.Sprintf("decoder: %v", p))
 		}
 	}()
 	l.s.cfg.Decoder.Decode(m, frame, session)
+	return true
 }
 
 // login makes the connection that of a device. What the operator has said of

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"fmt"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -8,20 +9,31 @@ import (
 	"gt06/protocol"
 )
 
-// numKinds is the number of message kinds; kinds are a closed set.
-const numKinds = int(protocol.KindOBD) + 1
+// rejection is why a frame is kept but becomes no row of its kind.
+type rejection uint8
+
+// The reasons, the first that holds counts: a frame is rejected once.
+const (
+	rejectedPanic rejection = iota
+	rejectedEarly
+	rejectedCRC
+	rejectedUnknown
+	rejectedDamaged
+	numRejections
+)
+
+//nolint:gochecknoglobals // read-only table
+var rejectionNames = [numRejections]string{"decoder_panic", "before_login", "bad_crc", "unknown", "damaged"}
 
 // counters are what the loops count. A loop counts a batch in plain locals and
 // adds them here once, so that no cache line is fought over per frame.
 type counters struct {
-	frames   [numKinds]atomic.Uint64
+	in       [256]atomic.Uint64 // frames by type
+	out      [256]atomic.Uint64 // answers by the type of the frame answered, and commands
+	rejected [numRejections]atomic.Uint64
 	answers  atomic.Uint64 // bytes
 	input    atomic.Uint64 // bytes
 	junk     atomic.Uint64 // bytes
-	badCRC   atomic.Uint64
-	damaged  atomic.Uint64 // frames not or partly decoded
-	panics   atomic.Uint64
-	early    atomic.Uint64 // frames before a login
 	twins    atomic.Uint64
 	accepted atomic.Uint64
 	closed   [numReasons]atomic.Uint64
@@ -45,7 +57,7 @@ var refusalNames = [numRefusals]string{"connections", "no_room", "descriptors"}
 // collector shows the counters to Prometheus.
 type collector struct {
 	s                                 *Server
-	frames, closed, refused           *prometheus.Desc
+	frames, rejected, closed, refused *prometheus.Desc
 	plain                             []plainCounter
 	connections, devices, stoppedDesc *prometheus.Desc
 }
@@ -62,7 +74,8 @@ func newCollector(s *Server) *collector {
 	c := &s.count
 	return &collector{
 		s:           s,
-		frames:      desc("frames_total", "Frames cut from the input, by kind.", "kind"),
+		frames:      desc("frames_total", "Frames cut from the input (in), answers and commands (out), by message type; types that no table knows are other.", "dir", "proto"),
+		rejected:    desc("frames_rejected_total", "Frames that are kept but become no row of their kind, by reason.", "reason"),
 		closed:      desc("connections_closed_total", "Connections that ended, by reason.", "reason"),
 		refused:     desc("connections_refused_total", "Connections closed at once, by reason.", "reason"),
 		connections: desc("connections_open", "Device connections that are open."),
@@ -73,10 +86,6 @@ func newCollector(s *Server) *collector {
 			{desc("input_bytes_total", "Bytes taken from devices."), &c.input},
 			{desc("answer_bytes_total", "Bytes recorded as answers to devices."), &c.answers},
 			{desc("junk_bytes_total", "Bytes between frames that belong to no frame."), &c.junk},
-			{desc("frames_bad_crc_total", "Frames whose checksum is wrong."), &c.badCRC},
-			{desc("frames_damaged_total", "Frames that could not be decoded in whole."), &c.damaged},
-			{desc("frames_before_login_total", "Frames on connections without a login; kept, not answered."), &c.early},
-			{desc("decoder_panics_total", "Frames on which the decoder panicked; kept and answered."), &c.panics},
 			{desc("twin_devices_total", "Logins of a device that is alive on another connection."), &c.twins},
 		},
 	}
@@ -93,8 +102,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v)
 	}
-	for k := range numKinds {
-		counter(c.frames, c.s.count.frames[k].Load(), protocol.Kind(k).String())
+	c.types(func(v uint64, dir, proto string) { counter(c.frames, v, dir, proto) })
+	for r := range numRejections {
+		counter(c.rejected, c.s.count.rejected[r].Load(), rejectionNames[r])
 	}
 	for r := closeNone + 1; r < numReasons; r++ {
 		counter(c.closed, c.s.count.closed[r].Load(), r.String())
@@ -112,4 +122,20 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		stopped = 1
 	}
 	gauge(c.stoppedDesc, stopped)
+}
+
+// types yields the frames of each type the protocol knows and of all others
+// together: what a device sends never makes a series.
+func (c *collector) types(yield func(v uint64, dir, proto string)) {
+	for dir, counts := range map[string]*[256]atomic.Uint64{"in": &c.s.count.in, "out": &c.s.count.out} {
+		var other uint64
+		for t := range counts {
+			if n := counts[t].Load(); protocol.Known(byte(t)) {
+				yield(n, dir, fmt.Sprintf("0x%02x", t))
+			} else {
+				other += n
+			}
+		}
+		yield(other, dir, "other")
+	}
 }

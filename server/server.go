@@ -111,8 +111,8 @@ func New(cfg Config) (*Server, error) {
 		cfg: cfg, log: cfg.Logger, start: cfg.Now(), broken: make(chan error, 1),
 		registry: newRegistry(cfg.Limits.UnknownDevices), adopted: map[uint64]*Session{},
 		delay: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name:    "gt06_batch_seconds",
-			Help:    "Time from the first peek of a batch until its last answer was sent.",
+			Name:    "gt06_ack_delay_seconds",
+			Help:    "Time from the first look at the input of a batch until its last answer was sent, observed once a batch.",
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
 		}),
 	}

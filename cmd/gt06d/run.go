@@ -105,6 +105,9 @@ func (r *running) announce(ctx context.Context) error {
 	if err := a.openControl(); err != nil {
 		return err
 	}
+	if err := a.reg.Register(newFigures(a)); err != nil {
+		return err
+	}
 	a.admin = admin.New(admin.Options{Source: looks{a}, Registry: a.reg, Board: a.board.Handler(), Token: a.cfg.Board.Token})
 	r.wg.Go(func() { a.board.Run(ctx) })
 	r.wg.Go(func() { _ = a.admin.Serve(a.adminLn) })

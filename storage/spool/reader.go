@@ -271,6 +271,18 @@ func allZero(b []byte) bool {
 	return true
 }
 
+// Oldest returns when the first record between two positions was received, in
+// Unix microseconds, 0: there is none.
+func Oldest(dir string, from, to storage.Position) (at int64, err error) {
+	r := NewReader(dir, from)
+	defer func() { err = errors.Join(err, r.Close()) }()
+	var rec storage.Record
+	if _, err := r.Next(to, &rec); err != nil && !errors.Is(err, io.EOF) {
+		return 0, err
+	}
+	return rec.ReceivedAt, nil
+}
+
 // Count returns how many records lie between two positions. It reads all of
 // them.
 func Count(ctx context.Context, dir string, from, to storage.Position) (n int64, err error) {

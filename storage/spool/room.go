@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -124,6 +125,8 @@ func (w *Writer) makeRoom() {
 		segments = segments[1:]
 	}
 	w.bytes.Store(total)
+	stored := slices.IndexFunc(segments, func(s segmentInfo) bool { return storage.At(s.number+1, 0) > released })
+	w.metrics.unstored.Store(sum(segments[max(0, stored):]))
 	if len(segments) > 0 {
 		w.oldest.Store(segments[0].mod)
 	}

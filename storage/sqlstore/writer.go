@@ -123,7 +123,7 @@ type item struct {
 type writerMetrics struct {
 	rows, merged, quarantined, batches prometheus.Counter
 	errors                             *prometheus.CounterVec
-	seconds                            prometheus.Histogram
+	seconds, size                      prometheus.Histogram
 }
 
 // Writer prepares a writer; Run does the work.
@@ -141,9 +141,12 @@ func (s *Store) Writer(o WriterOptions) *Writer {
 		merged:      counter("merged_total", "Rows that were in the database already: devices sent them again."),
 		quarantined: counter("quarantined_total", "Frames in quarantine: unknown, damaged or refused by the database."),
 		batches:     counter("batches_total", "Transactions committed."),
-		errors:      register(s.opt.Registerer, prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gt06_store_errors_total", Help: "Failed batches, by what the database's error means."}, []string{"reason"})),
+		errors:      register(s.opt.Registerer, prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gt06_store_errors_total", Help: "Failed batches, by what the database's error means."}, []string{"kind"})),
 		seconds: register(s.opt.Registerer, prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "gt06_store_batch_seconds", Help: "Time a batch took to commit.", Buckets: prometheus.ExponentialBuckets(.001, 2, 14),
+			Name: "gt06_store_flush_seconds", Help: "Time a batch took to commit.", Buckets: prometheus.ExponentialBuckets(.001, 2, 14),
+		})),
+		size: register(s.opt.Registerer, prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "gt06_store_batch_rows", Help: "Records one transaction stored.", Buckets: prometheus.ExponentialBuckets(1, 2, 11),
 		})),
 	}
 	return w
@@ -375,6 +378,7 @@ func (w *Writer) photo(it *item) {
 func (w *Writer) committed(items []item, merged int64) {
 	w.position = items[len(items)-1].end
 	w.metrics.batches.Inc()
+	w.metrics.size.Observe(float64(len(items)))
 	w.metrics.rows.Add(float64(w.rows.Frames))
 	w.metrics.merged.Add(float64(merged))
 	w.metrics.quarantined.Add(float64(len(w.rows.Quarantined)))
