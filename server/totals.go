@@ -28,8 +28,8 @@ func CloseReasons() []string { return append([]string(nil), reasonNames[:]...) }
 // Totals returns the counters of now.
 func (s *Server) Totals() Totals {
 	t := Totals{Accepted: s.count.accepted.Load(), Closed: make([]uint64, numReasons)}
-	for k := range s.count.frames {
-		t.Frames += s.count.frames[k].Load()
+	for typ := range s.count.in {
+		t.Frames += s.count.in[typ].Load()
 	}
 	for r := range t.Closed {
 		t.Closed[r] = s.count.closed[r].Load()

@@ -93,6 +93,16 @@ func (t *tool) sayStatus(out io.Writer, st *control.Status) error {
 	if st.Store.LastError != "" {
 		w.row("", st.Store.LastError)
 	}
+	for _, s := range st.Sinks {
+		missed := ""
+		if s.Missed > 0 {
+			missed = fmt.Sprintf(", %d missed", s.Missed)
+		}
+		w.rowf("sink", "%s (%s) is %s, %d records behind%s", s.Name, s.Kind, s.State, s.Lag, missed)
+		if s.LastError != "" {
+			w.row("", s.LastError)
+		}
+	}
 	return w.end()
 }
 

@@ -56,6 +56,9 @@ func (a *app) Status(context.Context) control.Status {
 	} else if err := a.spool.Room(); err != nil {
 		st.Reasons = append(st.Reasons, err.Error())
 	}
+	var stuck []string
+	st.Sinks, stuck = a.sinkStatus()
+	st.Reasons = append(st.Reasons, stuck...)
 	keeper, why := a.keep.state()
 	if why != "" {
 		st.Reasons = append(st.Reasons, why)

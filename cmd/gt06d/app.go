@@ -26,6 +26,7 @@ import (
 	"gt06/server/control"
 	"gt06/server/handover"
 	"gt06/storage"
+	"gt06/storage/sink"
 	"gt06/storage/spool"
 	"gt06/storage/sqlstore"
 )
@@ -67,6 +68,7 @@ type app struct {
 	fleet   directory
 	store   storeState
 	backlog backlog
+	sinks   []*sink.Sink
 
 	proved   chan struct{} // closed when no probation is going on any more
 	requests chan upgradeRequest
@@ -115,6 +117,9 @@ func open(ctx context.Context, cfg config.Config, stderr io.Writer, env func(str
 	for _, w := range cfg.Warnings {
 		a.log.Warn("configuration", zap.String("warning", w))
 	}
+	if err := checkSinks(&cfg); err != nil {
+		return nil, cli.Fail(cli.Usage, err)
+	}
 	if err := sqlstore.Check(a.storeOptions()); err != nil {
 		return nil, cli.Fail(cli.Usage, err, "the form is user:password@tcp(host:port)/database, better in the file that GT06_DSN_FILE names")
 	}
@@ -131,6 +136,9 @@ func open(ctx context.Context, cfg config.Config, stderr io.Writer, env func(str
 		return nil, notWritable(cfg.DataDir, err)
 	}
 	if err := a.claim(); err != nil {
+		return nil, err
+	}
+	if err := a.makeSinks(); err != nil {
 		return nil, err
 	}
 	if err := a.gather(); err != nil {

@@ -83,6 +83,9 @@ without the password. A mistake is an error with its line, exit code 2.`,
 				if err == nil {
 					err = sqlstore.Check(sqlstore.Options{Kind: sqlstore.Kind(cfg.Store.Kind), DSN: cfg.Store.DSN})
 				}
+				if err == nil {
+					err = checkSinks(&cfg)
+				}
 				if err != nil {
 					return cli.Fail(cli.Usage, err, "gt06d check-config --reference explains every key")
 				}

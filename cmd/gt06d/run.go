@@ -116,6 +116,7 @@ func (r *running) announce(ctx context.Context) error {
 			r.fatal <- err
 		}
 	})
+	r.wg.Go(func() { a.runSinks(ctx) })
 	r.wg.Go(func() { a.settle(ctx) })
 	r.wg.Go(func() { a.proven(ctx) })
 	if err := a.queue.load(a.queuePath()); err != nil {

@@ -69,22 +69,6 @@ func broken(err error) error {
 	return err
 }
 
-// rowLog is the log as the store's writer wants it.
-type rowLog struct {
-	*spool.Writer
-	dir string
-	log *zap.Logger
-}
-
-// Read implements sqlstore.Log.
-func (l rowLog) Read(from storage.Position) sqlstore.Reader {
-	r := spool.NewReader(l.dir, from)
-	r.Damaged = func(e *spool.CorruptionError) {
-		l.log.Error("the log is damaged: what can be read goes on", zap.Error(e), zap.Uint32("segment", e.Segment))
-	}
-	return r
-}
-
 // directory is what the operator has said of devices, as the store had it at
 // the last look.
 type directory struct {
@@ -168,7 +152,7 @@ func (a *app) storeRows(ctx context.Context) error {
 	}
 	begin := storage.At(a.spool.First(), 0)
 	w := store.Writer(sqlstore.WriterOptions{
-		Log:  rowLog{a.spool, filepath.Join(a.cfg.DataDir, "spool"), a.log},
+		Log:  a.rowLog(),
 		Node: a.node, Epoch: int64(a.spool.Generation()),
 		Decoder: &a.decoder, Failpoint: a.fail, Photos: photo.New(a.photoDir()), Stored: a.stored,
 	})

@@ -70,6 +70,7 @@ type Status struct {
 	DevicesOnline int       `json:"devices_online"`
 	Spool         SpoolInfo `json:"spool"`
 	Store         StoreInfo `json:"store"`
+	Sinks         []Sink    `json:"sinks"`
 	Keeper        *Keeper   `json:"keeper"`       // null: none
 	LastUpgrade   *Upgrade  `json:"last_upgrade"` // null: none yet
 }
@@ -240,6 +241,18 @@ type StoreInfo struct {
 	State     string `json:"state"` // opening, ok, down, schema, fenced
 	Lag       int64  `json:"lag"`   // records that are not committed yet
 	LastError string `json:"last_error"`
+}
+
+// Sink is a way out's part of Status.
+type Sink struct {
+	Name      string  `json:"name"`
+	Kind      string  `json:"kind"`     // webhook, nats
+	State     string  `json:"state"`    // opening, ok, failing, stuck, stopped
+	Lag       int64   `json:"lag"`      // records that its receiver has not taken yet
+	OldestS   float64 `json:"oldest_s"` // age of the oldest of them that is being sent, 0: none is
+	Sent      int64   `json:"sent"`     // records since this server began
+	Missed    uint64  `json:"missed"`   // records that the log dropped before they were sent, ever
+	LastError string  `json:"last_error"`
 }
 
 // Device is a line of `gt06ctl devices --json`.

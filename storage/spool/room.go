@@ -129,6 +129,7 @@ func (w *Writer) makeRoom() {
 	w.metrics.unstored.Store(sum(segments[max(0, stored):]))
 	if len(segments) > 0 {
 		w.oldest.Store(segments[0].mod)
+		w.front.Store(segments[0].number)
 	}
 	w.judge(total, free)
 }

@@ -54,7 +54,8 @@ type Writer struct {
 	appended atomic.Uint64
 	full     atomic.Pointer[error]
 	bytes    atomic.Int64
-	oldest   atomic.Int64 // Unix seconds of the oldest segment's last write
+	oldest   atomic.Int64  // Unix seconds of the oldest segment's last write
+	front    atomic.Uint32 // number of the oldest segment
 
 	notifyMu sync.Mutex
 	notify   chan struct{} // closed when durable moves
@@ -112,6 +113,10 @@ func Claim(opt Options) (*Writer, error) {
 	}
 	if err := w.claim(segments); err != nil {
 		return nil, err
+	}
+	w.front.Store(w.first)
+	if len(segments) > 0 {
+		w.front.Store(segments[0].number)
 	}
 	w.glance()
 	return w, nil
@@ -418,6 +423,10 @@ func (w *Writer) Durable() storage.Position { return storage.Position(w.durable.
 
 // End returns the position behind the last record.
 func (w *Writer) End() storage.Position { return storage.Position(w.last.Load()) }
+
+// Begin returns where the oldest segment begins, as of the last look at the
+// room.
+func (w *Writer) Begin() storage.Position { return storage.At(w.front.Load(), 0) }
 
 // Notify returns a channel that is closed when Durable moves.
 func (w *Writer) Notify() <-chan struct{} {

@@ -39,7 +39,7 @@ type Log interface {
 }
 
 // Reader yields records; spool.Reader is one.
-type Reader interface {
+type Reader = interface {
 	Next(limit storage.Position, rec *storage.Record) (storage.Position, error)
 	Close() error
 }

@@ -53,8 +53,14 @@ func list(out []Setting, v reflect.Value, prefix string) []Setting {
 			continue
 		}
 		key := prefix + name
-		if field.Type.Kind() == reflect.Struct {
-			out = list(out, v.Field(i), key+".")
+		if value := v.Field(i); field.Type.Kind() == reflect.Struct {
+			out = list(out, value, key+".")
+			continue
+		} else if field.Type.Kind() == reflect.Pointer { // a kind of an element: described whether it is there or not
+			if value.IsNil() {
+				value = reflect.New(field.Type.Elem())
+			}
+			out = list(out, value.Elem(), key+".")
 			continue
 		}
 		s := Setting{
