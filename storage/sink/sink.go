@@ -231,7 +231,7 @@ func (s *Sink) retry(ctx context.Context, kind Kind, step func(context.Context) 
 			s.well()
 			return nil
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // the sink ends: that is no fault
 		case errors.Is(err, ErrVersion), errors.Is(err, ErrDamaged):
 			s.say(func(st *Status) { st.State, st.LastError = StateStopped, err.Error() })
 			s.log.Error("nothing is sent: the cursor is not understood; its file can be removed to begin anew", zap.Error(err))

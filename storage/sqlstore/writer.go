@@ -124,6 +124,7 @@ type writerMetrics struct {
 	rows, merged, quarantined, batches prometheus.Counter
 	errors                             *prometheus.CounterVec
 	seconds, size                      prometheus.Histogram
+	maintained                         prometheus.Gauge
 }
 
 // Writer prepares a writer; Run does the work.
@@ -145,10 +146,14 @@ func (s *Store) Writer(o WriterOptions) *Writer {
 		seconds: register(s.opt.Registerer, prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "gt06_store_flush_seconds", Help: "Time a batch took to commit.", Buckets: prometheus.ExponentialBuckets(.001, 2, 14),
 		})),
+		maintained: register(s.opt.Registerer, prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "gt06_store_maintained_timestamp_seconds", Help: "When partitions were made ahead and old rows dropped last, Unix time; when this process began, before that.",
+		})),
 		size: register(s.opt.Registerer, prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "gt06_store_batch_rows", Help: "Records one transaction stored.", Buckets: prometheus.ExponentialBuckets(1, 2, 11),
 		})),
 	}
+	w.metrics.maintained.SetToCurrentTime()
 	return w
 }
 
@@ -191,6 +196,8 @@ func (w *Writer) Run(ctx context.Context) error {
 		if now := w.s.opt.Now(); now.Sub(maintained) > time.Hour {
 			if err := w.s.Maintain(ctx); err != nil && ctx.Err() == nil {
 				w.s.log.Warn("make and drop partitions", zap.Error(w.s.classify(err)))
+			} else if err == nil {
+				w.metrics.maintained.SetToCurrentTime()
 			}
 			maintained = now
 		}

@@ -50,7 +50,7 @@ func (Secret) String() string { return "(not shown)" }
 // GoString implements fmt.GoStringer.
 func (Secret) GoString() string { return "(not shown)" }
 
-var sinkName = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,31}$`) //nolint:gochecknoglobals // read-only
+var sinkName = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,31}$`)
 
 // sinks fills in the defaults and reads the secrets.
 func (c *Config) sinks(env func(string) string) error {

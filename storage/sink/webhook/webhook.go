@@ -79,7 +79,7 @@ func Check(o Options) error {
 
 // New prepares a webhook; nothing is sent yet.
 func New(o Options) *Webhook {
-	transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:errcheck,forcetypeassert // it is one
+	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost, transport.MaxConnsPerHost = 1, 1
 	return &Webhook{opt: o, client: http.Client{
 		Transport: transport, Timeout: o.Timeout,
