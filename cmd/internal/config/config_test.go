@@ -194,6 +194,7 @@ func TestTheREADMEsExampleIsTaken(t *testing.T) {
 		t.Fatal("no YAML in the README")
 	}
 	text = strings.ReplaceAll(text, "/etc/gt06/dsn", file(t, "u@unix(/s)/db"))
+	text = strings.ReplaceAll(text, "/etc/gt06/board.token", file(t, strings.Repeat("t", shortest)))
 	if _, err := load(t, nil, "--config", file(t, text)); err != nil {
 		t.Error(err)
 	}
