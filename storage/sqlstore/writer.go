@@ -154,6 +154,9 @@ func (s *Store) Writer(o WriterOptions) *Writer {
 		})),
 	}
 	w.metrics.maintained.SetToCurrentTime()
+	for _, kind := range []string{"retry", "data", "away", "schema"} { // a rate wants to see the zero
+		w.metrics.errors.WithLabelValues(kind)
+	}
 	return w
 }
 

@@ -1,11 +1,17 @@
 package e2e
 
 import (
+	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"go.yaml.in/yaml/v3"
 
 	"gt06/protocol/device/fleet"
 )
@@ -70,4 +76,94 @@ func TestScrape(t *testing.T) {
 		t.Errorf("the new program knows of %q upgrades", n)
 	}
 	d.check(f, res)
+}
+
+// selector is a metric with its matchers in an expression.
+var selector = regexp.MustCompile(`\b((?:gt06|process|go)_[a-z0-9_]+|up)\b(?:\{([^}]*)\})?`)
+
+var matcher = regexp.MustCompile(`([a-z]+)(=~|!=|!~|=)"([^"]*)"`)
+
+// Every metric in the alerts and on the dashboard is in the scrape of a real
+// server, with the labels and the values it is asked for.
+func TestEveryExpressionNamesAMetricThatExists(t *testing.T) {
+	t.Parallel()
+	d := newDaemon(t, settings(t, fmt.Sprintf("  - name: crm\n    webhook: {url: 'http://%s:8080/'}\n", freeHost()))...)
+	d.start()
+	d.drained()
+	_, scrape := d.get("/metrics")
+	values := map[string]map[string]map[string]bool{} // of labels, by metric
+	for s := range samples(t, scrape) {
+		name, labels, _ := strings.Cut(s, "{")
+		if values[name] == nil {
+			values[name] = map[string]map[string]bool{}
+		}
+		for _, m := range matcher.FindAllStringSubmatch(labels, -1) {
+			if values[name][m[1]] == nil {
+				values[name][m[1]] = map[string]bool{}
+			}
+			values[name][m[1]][m[3]] = true
+		}
+	}
+	deploy := filepath.Join("..", "..", "..", "ops", "deploy")
+	exprs := map[string]string{} // where it is
+	var rules struct {
+		Groups []struct {
+			Rules []struct{ Alert, Expr string }
+		}
+	}
+	b, err := os.ReadFile(filepath.Join(deploy, "prometheus", "rules.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := yaml.Unmarshal(b, &rules); err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range rules.Groups {
+		for _, r := range g.Rules {
+			exprs[r.Expr] = r.Alert
+		}
+	}
+	if b, err = os.ReadFile(filepath.Join(deploy, "grafana", "gt06.json")); err != nil {
+		t.Fatal(err)
+	}
+	var dashboard struct {
+		Annotations struct{ List []struct{ Expr string } }
+		Panels      []struct {
+			Title   string
+			Targets []struct{ Expr string }
+		}
+	}
+	if err := json.Unmarshal(b, &dashboard); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range dashboard.Panels {
+		for _, target := range p.Targets {
+			exprs[target.Expr] = p.Title
+		}
+	}
+	for _, a := range dashboard.Annotations.List {
+		exprs[a.Expr] = "annotations"
+	}
+	seen := 0
+	for expr, where := range exprs {
+		for _, m := range selector.FindAllStringSubmatch(expr, -1) {
+			name := m[1]
+			if name == "up" {
+				continue // Prometheus' own
+			}
+			if seen++; values[name] == nil {
+				t.Errorf("%s: no server has %s", where, name)
+				continue
+			}
+			for _, l := range matcher.FindAllStringSubmatch(m[2], -1) {
+				if label := l[1]; label != "job" && label != "instance" && (values[name][label] == nil || l[2] == "=" && !values[name][label][l[3]]) {
+					t.Errorf("%s: %s has no %s=%q", where, name, label, l[3])
+				}
+			}
+		}
+	}
+	t.Logf("%d selectors in %d expressions", seen, len(exprs))
+	if seen < len(exprs) {
+		t.Error("expressions without a metric: the test reads too little")
+	}
 }

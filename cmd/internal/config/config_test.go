@@ -2,6 +2,7 @@ package config
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -257,5 +258,29 @@ func TestSecretsOfListsAreHidden(t *testing.T) {
 	b, err := yaml.Marshal(shown(reflect.ValueOf(given)))
 	if err != nil || strings.Contains(string(b), "s3cret") || !strings.Contains(string(b), "h/x") || given[0].Token != "s3cret" {
 		t.Errorf("%s, %v, %v", b, err, given)
+	}
+}
+
+func TestSinksAreShownWithoutTheirSecrets(t *testing.T) {
+	t.Parallel()
+	text := "sinks:\n  - name: crm\n    webhook: {url: 'https://crm.example/x', secret_file: " + file(t, "h1dden-secret") + ", token_file: " + file(t, "h1dden-token") + "}\n  - {name: stream, nats: {url: 'nats://h:4222'}}\n"
+	c, err := load(t, map[string]string{"GT06_CONFIG": file(t, text)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Sinks[0].Webhook.Secret != "h1dden-secret" || c.Sinks[0].Webhook.Token != "h1dden-token" {
+		t.Error("the secrets were not read")
+	}
+	shown := c.Effective() + fmt.Sprintf("%v %+v %#v", c.Sinks[0].Webhook, c.Sinks[0].Webhook, c.Sinks[0].Webhook)
+	if strings.Contains(shown, "h1dden") || !strings.Contains(shown, "crm.example") {
+		t.Errorf("shown:\n%s", shown)
+	}
+	// What is shown is a file that says the same.
+	again, err := load(t, map[string]string{"GT06_CONFIG": file(t, c.Effective())})
+	if err != nil {
+		t.Fatalf("%v in\n%s", err, c.Effective())
+	}
+	if len(again.Sinks) != 2 || *again.Sinks[0].Webhook != *c.Sinks[0].Webhook || *again.Sinks[1].NATS != *c.Sinks[1].NATS {
+		t.Errorf("read again: %+v", again.Sinks)
 	}
 }

@@ -46,7 +46,8 @@ type Options struct {
 // Publisher is a sink.Receiver.
 type Publisher struct {
 	opt  Options
-	conn *nats.Conn // nil: not connected
+	conn *nats.Conn    // nil: not connected
+	gone chan struct{} // closed when it ends
 	js   jetstream.JetStream
 }
 
@@ -99,7 +100,13 @@ func (p *Publisher) Send(ctx context.Context, b *sink.Batch) error {
 
 // dial connects and looks for the stream.
 func (p *Publisher) dial(ctx context.Context) (err error) {
-	opts := []nats.Option{nats.Name("gt06d"), nats.NoReconnect(), nats.Timeout(p.opt.Timeout), nats.SetCustomDialer(dialer{ctx})}
+	gone := make(chan struct{})
+	opts := []nats.Option{
+		nats.Name("gt06d"), nats.NoReconnect(), nats.Timeout(p.opt.Timeout), nats.SetCustomDialer(dialer{ctx}),
+		nats.ClosedHandler(func(*nats.Conn) { close(gone) }),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), // the default writes to stderr
+	}
+	p.gone = gone
 	if p.opt.Credentials != "" {
 		opts = append(opts, nats.UserCredentials(p.opt.Credentials))
 	}
@@ -150,6 +157,8 @@ func (p *Publisher) publish(ctx context.Context, events []sink.Event) error {
 		case <-ack.Ok():
 		case err := <-ack.Err():
 			return err
+		case <-p.gone:
+			return errors.Join(nats.ErrConnectionClosed, p.conn.LastError())
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -170,7 +170,11 @@ func TestServerThatDies(t *testing.T) {
 	}
 	s.kill()
 	for range 2 {
+		begin := time.Now()
 		err := p.Send(t.Context(), batch(60))
+		if took := time.Since(begin); took > 3*time.Second {
+			t.Errorf("that the server is gone is noticed after %v", took)
+		}
 		if e, ok := errors.AsType[*sink.Error](err); !ok || e.Kind != sink.KindConnect {
 			t.Errorf("%v", err)
 		}
