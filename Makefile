@@ -9,7 +9,7 @@ GOFUMPT := mvdan.cc/gofumpt@v0.12.0
 DEADCODE := golang.org/x/tools/cmd/deadcode@v0.52.0
 GREMLINS := github.com/go-gremlins/gremlins/cmd/gremlins@v0.6.0
 
-.PHONY: build run demo test race fuzz mutation e2e lint bench soak bench-handover man clean
+.PHONY: build run demo test race fuzz mutation e2e lint bench bench-large soak bench-handover man clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ ./cmd/gt06d ./cmd/gt06ctl
@@ -51,8 +51,18 @@ mutation: .bin/gremlins
 soak:
 	.ci/test soak
 
-bench:
-	$(GO) test -run xxx -bench . -benchmem ./...
+# Each figure beside its reference from the same run; table, plots and results
+# in bench/. COMPARE=bench/results.json sets an earlier run's ratios beside.
+VECTORS := $(wildcard ../shared/vectors/captures.jsonl ../shared/vectors/generated.jsonl)
+bench: build
+	mkdir -p bench
+	.ci/with-mariadb sh -c '$(BIN)/gt06ctl bench --mariadb "$$GT06_TEST_MARIADB" --out bench $(VECTORS:%=--vectors %) $(COMPARE:%=--compare %)'
+
+# Fifty million positions: a quarter of an hour and more, 10 GB.
+ROWS ?= 50000000
+bench-large: build
+	mkdir -p bench
+	.ci/with-mariadb sh -c '$(BIN)/gt06ctl bench --only large --rows $(ROWS) --mariadb "$$GT06_TEST_MARIADB" --out bench'
 
 # What a device sees of an upgrade, a crash and a restart; as a table and a plot
 # in bench/.

@@ -143,6 +143,7 @@ func TestWhatDevicesWriteDoesNotSteerTheTerminal(t *testing.T) {
 	reason := map[string]string{
 		"capture":  "writes a file for machines",
 		"simulate": "prints numbers of its own",
+		"bench":    "prints numbers of its own",
 		"stop":     "ends the server: prints a pid",
 		"man":      "writes manuals: no --json",
 	}

@@ -29,6 +29,7 @@ var errMoved = errors.New("gt06/sqlstore: the cursor moved")
 type statement struct {
 	table, columns string
 	key, column    string // for rows that may be there already
+	loadable       bool   // it may have many rows, and none is binary
 	rows           int
 	fill           func(v *values)
 }
@@ -176,32 +177,32 @@ func (w *Writer) devices(ctx context.Context, tx *sqlx.Tx, rows *event.Rows) (ma
 func (w *Writer) statements(rows *event.Rows, ids map[protocol.IMEI]int64) []statement {
 	const byReceipt = "device_id, received_at, spool_position"
 	return []statement{
-		{"positions", "device_id, " + positionColumns, "device_id, fix_time, kind, fix_hash", "device_id", len(rows.Positions), func(v *values) {
+		{"positions", "device_id, " + positionColumns, "device_id, fix_time, kind, fix_hash", "device_id", true, len(rows.Positions), func(v *values) {
 			for i := range rows.Positions {
 				v.position(ids[rows.Positions[i].Device], &rows.Positions[i])
 			}
 		}},
-		{"alarms", "device_id, fix_time, alarm, code, received_at, latitude, longitude, fix_hash", "device_id, fix_time, alarm, fix_hash", "device_id", len(rows.Alarms), func(v *values) {
+		{"alarms", "device_id, fix_time, alarm, code, received_at, latitude, longitude, fix_hash", "device_id, fix_time, alarm, fix_hash", "device_id", true, len(rows.Alarms), func(v *values) {
 			for i := range rows.Alarms {
 				v.alarm(ids[rows.Alarms[i].Device], &rows.Alarms[i])
 			}
 		}},
-		{"heartbeats", byReceipt + ", ignition, charging, blocked, battery_level, rssi, attributes", byReceipt, "device_id", len(rows.Heartbeats), func(v *values) {
+		{"heartbeats", byReceipt + ", ignition, charging, blocked, battery_level, rssi, attributes", byReceipt, "device_id", true, len(rows.Heartbeats), func(v *values) {
 			for i := range rows.Heartbeats {
 				v.heartbeat(ids[rows.Heartbeats[i].Device], &rows.Heartbeats[i])
 			}
 		}},
-		{"device_events", byReceipt + ", kind, attributes", byReceipt, "device_id", len(rows.Events), func(v *values) {
+		{"device_events", byReceipt + ", kind, attributes", byReceipt, "device_id", true, len(rows.Events), func(v *values) {
 			for i := range rows.Events {
 				v.event(ids[rows.Events[i].Device], &rows.Events[i])
 			}
 		}},
-		{"device_commands", "device_id, command, requested_by, flag, sent_at, spool_position", "device_id, sent_at, spool_position", "device_id", len(rows.Commands), func(v *values) {
+		{"device_commands", "device_id, command, requested_by, flag, sent_at, spool_position", "device_id, sent_at, spool_position", "device_id", false, len(rows.Commands), func(v *values) {
 			for i := range rows.Commands {
 				v.command(ids[rows.Commands[i].Device], &rows.Commands[i])
 			}
 		}},
-		{"quarantined_frames", "imei, received_at, spool_position, frame, reason", "received_at, spool_position", "reason", len(rows.Quarantined), func(v *values) {
+		{"quarantined_frames", "imei, received_at, spool_position, frame, reason", "received_at, spool_position", "reason", false, len(rows.Quarantined), func(v *values) {
 			for i := range rows.Quarantined {
 				v.quarantined(&rows.Quarantined[i])
 			}
@@ -213,6 +214,9 @@ func (w *Writer) statements(rows *event.Rows, ids map[protocol.IMEI]int64) []sta
 func (w *Writer) insert(ctx context.Context, tx *sqlx.Tx, st *statement) (int64, error) {
 	if st.rows == 0 {
 		return 0, nil
+	}
+	if w.loads(st) {
+		return w.loadData(ctx, tx, st)
 	}
 	v := values{d: w.s.d, dst: append(w.sql[:0], "INSERT INTO "...)}
 	v.dst = append(append(v.dst, st.table...), " ("...)
