@@ -69,6 +69,7 @@ type Limits struct {
 type GT06 struct {
 	Port        int     `yaml:"port"`
 	Unit        string  `yaml:"unit"`
+	DataDir     string  `yaml:"data_dir"`
 	MetricsURL  string  `yaml:"metrics_url"`
 	Heartbeat   Span    `yaml:"heartbeat"`
 	StormFactor float64 `yaml:"storm_factor"`
@@ -159,7 +160,7 @@ func ParseConfig(b []byte) (Config, error) {
 		AWS:      AWS{NamePrefix: "prod-root"},
 		Gate:     GateKeys{MaxAge: Span(4 * time.Hour), LockRequired: []Action{Migrate, Financial}, MinReason: 12},
 		Limits:   Limits{DiskPct: 95, InodePct: 95, LoadFactor: 2},
-		GT06:     GT06{Port: 5023, Unit: "gt06d.service", MetricsURL: "http://127.0.0.1:8023/metrics", Heartbeat: Span(3 * time.Minute), StormFactor: 3},
+		GT06:     GT06{Port: 5023, Unit: "gt06d.service", DataDir: "/var/lib/gt06", MetricsURL: "http://127.0.0.1:8023/metrics", Heartbeat: Span(3 * time.Minute), StormFactor: 3},
 		Services: Services{MariaDB: "mariadb.service", LaravelDir: "/var/www/quickport-laravel", PM2User: "ubuntu", NginxUnit: "nginx.service"},
 		Backup:   Backup{DBs: []string{"quickport_crm_laravel", "gt06"}, Dir: "/var/backups", Keep: 7, DefaultsFile: "/etc/gt06/backup.cnf"},
 		Journal:  Storage{Dir: "/var/lib/gt06ops/journal"},

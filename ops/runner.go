@@ -84,7 +84,13 @@ func (e *execution) run(ctx context.Context) error {
 		err := e.step(ctx, step)
 		switch {
 		case err == nil:
-		case ctx.Err() != nil, KindOf(err) == JournalBroken, errors.Is(err, errUnknown), !e.plan.cleans(), len(e.tried) == 0:
+		case ctx.Err() != nil, KindOf(err) == JournalBroken, errors.Is(err, errUnknown):
+			return e.explain(err)
+		case len(e.tried) == 0:
+			// Nothing was begun: the run is over, so that what the refusal asks
+			// for (a snapshot) can be done, and the command be given again.
+			return errors.Join(err, e.j.append(ctx, Record{Kind: KindPlanEnd, Run: e.live.sequence, RC: int(KindOf(err)), In: map[string]string{"book": e.plan.Book}}))
+		case !e.plan.cleans():
 			return e.explain(err)
 		default:
 			left = left || step.Always

@@ -16,6 +16,7 @@ import (
 
 	"gt06/cmd/internal/cli"
 	"gt06/ops"
+	"gt06/ops/cloud"
 )
 
 // opsTool is what the commands below `gt06ctl ops` share: the global flags,
@@ -33,6 +34,7 @@ type opsTool struct {
 // opsWork is one command at work: configuration, cloud, session.
 type opsWork struct {
 	Config  ops.Config
+	Cloud   *cloud.Cloud
 	Backend ops.Backend
 	Session *ops.Session
 }
@@ -65,7 +67,7 @@ it takes --yes and --plan with the hash of the plan that was read.`,
   gt06ctl ops snapshot create --apply
   gt06ctl ops change show`,
 	},
-		o.changeCommand(), o.runCommand(), o.sopCommand(), o.verifyJournalCommand(),
+		o.changeCommand(), o.snapshotCommand(), o.amiCommand(), o.resizeCommand(), o.sshRecoverCommand(), o.restoreCommand(), o.runCommand(), o.sopCommand(), o.verifyJournalCommand(),
 	)
 	f := root.PersistentFlags()
 	f.BoolVar(&o.apply, "apply", false, "do it; without, the plan is shown and nothing changes")
@@ -224,11 +226,6 @@ func (o *opsTool) local(cmd *cobra.Command) (*opsWork, error) {
 		Journals: &ops.Journals{Dir: config.Journal.Dir, Actor: actor(), Now: time.Now, Failpoint: fail},
 		Confirm:  ops.Confirm{In: cmd.InOrStdin(), Terminal: terminal(cmd.InOrStdin()), Yes: o.yes, Plan: o.plan},
 	}}, nil
-}
-
-// connectCloud is replaced by what knows a cloud.
-func connectCloud(context.Context, *opsWork) error {
-	return ops.Fail(ops.Usage, errors.New("this build knows no cloud"))
 }
 
 // explainOps turns the kind of an error into the exit code.

@@ -2,6 +2,7 @@ package cloud
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 )
 
@@ -89,4 +91,18 @@ func (c *Cloud) Run(ctx context.Context, instance, command string, limit time.Du
 		}
 	})
 	return done, err
+}
+
+// Console is what an instance has printed on its console, the newest there is;
+// "" before it said anything.
+func (c *Cloud) Console(ctx context.Context, instance string) (string, error) {
+	out, err := c.ec2.GetConsoleOutput(ctx, &ec2.GetConsoleOutputInput{InstanceId: aws.String(instance), Latest: aws.Bool(true)})
+	if hasCode(err, "UnsupportedOperation") { // older types have no latest
+		out, err = c.ec2.GetConsoleOutput(ctx, &ec2.GetConsoleOutputInput{InstanceId: aws.String(instance)})
+	}
+	if err != nil {
+		return "", explain("read the console of "+instance, err)
+	}
+	text, err := base64.StdEncoding.DecodeString(aws.ToString(out.Output))
+	return string(text), err
 }

@@ -11,18 +11,22 @@ import (
 // make something have no idempotency token, or one that is not always honoured.
 const (
 	TagName      = "Name"
-	TagChange    = "gt06ops:change"     // change that made the object
-	TagStep      = "gt06ops:step"       // step of it
-	TagInstance  = "gt06ops:instance"   // instance a snapshot or volume belongs to; AWS does not store it
-	TagRole      = "gt06ops:role"       // RoleRescue or RoleTemp: only these are ever terminated or deleted
-	TagManaged   = "gt06ops:managed"    // "true" on the instance and volumes the operate role may stop
-	TagKeepUntil = "gt06ops:keep-until" // day before which a replaced root volume is not touched
+	TagChange    = "gt06ops:change"       // change that made the object
+	TagStep      = "gt06ops:step"         // step of it
+	TagInstance  = "gt06ops:instance"     // instance a snapshot or volume belongs to; AWS does not store it
+	TagRole      = "gt06ops:role"         // RoleRescue or RoleTemp: only these are ever terminated or deleted
+	TagManaged   = "gt06ops:managed"      // "true" on the instance and volumes the operate role may stop
+	TagKeepUntil = "gt06ops:keep-until"   // day before which a replaced root volume is not touched
+	TagLock      = "gt06ops:lock"         // on the instance: who works on it
+	TagHead      = "gt06ops:journal-head" // on the instance: the end of the journal
 )
 
-// Values of TagRole.
+// The values of TagRole.
 const (
-	RoleRescue = "rescue"
-	RoleTemp   = "temp"
+	RoleRescue   = "rescue"
+	RoleTemp     = "temp"
+	RoleImage    = "image"    // a snapshot of an image: belongs to it
+	RoleEvidence = "evidence" // a snapshot of something broken: never what is restored
 )
 
 // Tags are an object's tags.

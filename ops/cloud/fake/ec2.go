@@ -102,6 +102,7 @@ var ec2Calls = map[string]call{ //nolint:gochecknoglobals // a table
 	"DescribeAddresses":            {nil, (*AWS).describeAddresses},
 	"DescribeSecurityGroups":       {nil, (*AWS).describeGroups},
 	"DescribeTags":                 {nil, (*AWS).describeTags},
+	"GetConsoleOutput":             {nil, (*AWS).console},
 	"CreateSnapshot":               {touchCreateSnapshot, (*AWS).createSnapshot},
 	"LockSnapshot":                 {touchLock, (*AWS).lockSnapshot},
 	"CreateImage":                  {touchCreateImage, (*AWS).createImage},

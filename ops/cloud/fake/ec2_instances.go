@@ -124,3 +124,11 @@ func (a *AWS) runInstances(p params) ([]node, error) {
 	}
 	return []node{el("reservationId", "r-1"), el("ownerId", Account), set("instancesSet", a.instance(i))}, nil
 }
+
+func (a *AWS) console(p params) ([]node, error) {
+	i := a.world.instances[p.Get("InstanceId")]
+	if i == nil {
+		return nil, missing("instance", p.Get("InstanceId"))
+	}
+	return []node{el("instanceId", i.id), el("timestamp", a.now()), el("output", base64.StdEncoding.EncodeToString([]byte(i.console)))}, nil
+}

@@ -130,6 +130,12 @@ func (a *AWS) attachVolume(p params) ([]node, error) {
 		}
 	}
 	v.state, v.at, v.device, v.attachment, v.next = "in-use", i.id, device, "attaching", a.now().Add(a.Delays.Attach)
+	if i.script != "" && i.console == "" {
+		i.console = "gt06ops-rescue: done\n"
+		if a.Rescue != nil {
+			i.console = a.Rescue(i.script)
+		}
+	}
 	return attachment(v), nil
 }
 

@@ -44,6 +44,10 @@ type AWS struct {
 	On string
 	// Guest runs what SSM is asked to run; nil: no instance is managed by SSM.
 	Guest func(instance, command string) (code int, stdout, stderr string)
+	// Rescue runs the first-boot script of an instance once it has a second
+	// volume, and returns what it prints on the console; nil: what a good one
+	// prints.
+	Rescue func(script string) string
 	// Policies judge the calls by the name of the access key; a caller without
 	// an entry may do everything.
 	Policies map[string][]Policy

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -80,11 +79,21 @@ func number(s string) float64 {
 	return n
 }
 
-// like matches with * and ?.
+// like matches with *, which is what our policies use, in any case of letters.
 func like(pattern, s string) bool {
-	text := regexp.QuoteMeta(pattern)
-	text = strings.NewReplacer(`\*`, `.*`, `\?`, `.`).Replace(text)
-	return regexp.MustCompile("(?is)^" + text + "$").MatchString(s)
+	parts := strings.Split(strings.ToLower(pattern), "*")
+	s = strings.ToLower(s)
+	if len(parts) == 1 {
+		return s == parts[0]
+	}
+	s, ok := strings.CutPrefix(s, parts[0])
+	for _, p := range parts[1 : len(parts)-1] {
+		if !ok {
+			return false
+		}
+		_, s, ok = strings.Cut(s, p)
+	}
+	return ok && strings.HasSuffix(s, parts[len(parts)-1])
 }
 
 func anyLike(patterns []string, s string) bool {

@@ -44,7 +44,7 @@ type instance struct {
 	next                               time.Time // when a passing state ends
 	launched                           time.Time
 	self                               bool // own shutdown terminates
-	script                             string
+	script, console                    string
 }
 
 type volume struct {

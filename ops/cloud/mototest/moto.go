@@ -1,10 +1,24 @@
 // Package mototest starts moto, an AWS that others wrote, so that not only our
-// own fake is believed. It is kinder than AWS: DESIGN.md of ops lists where.
+// own fake is believed. What moto does not have is answered by the fake: Recycle
+// Bin, CloudTrail, the list of snapshot locks. Where moto is kinder than AWS:
+//
+//	snapshots are completed and volumes modified at once; a volume may shrink,
+//	be modified again at once, and be attached in another zone
+//	RunInstances' client token is ignored
+//	CreateImage with tags for image and snapshots is not implemented
+//	DetachVolume of the root of a running instance is not refused
+//	SSM says Success and runs nothing; the console is the same for all
 package mototest
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -56,11 +70,43 @@ func Start(t *testing.T) fake.Site {
 	}()
 	select {
 	case endpoint := <-found:
-		return fill(t, endpoint)
+		site := fill(t, endpoint)
+		site.Endpoint = with(t, endpoint)
+		return site
 	case <-time.After(time.Minute):
 		t.Fatal("moto does not say where it listens")
 		return fake.Site{}
 	}
+}
+
+// with puts the fake beside moto for what moto lacks.
+func with(t *testing.T, moto string) string {
+	t.Helper()
+	target, err := url.Parse(moto)
+	if err != nil {
+		t.Fatal(err)
+	}
+	beside := fake.New()
+	t.Cleanup(beside.Close)
+	beside.Production()
+	lacking := regexp.MustCompile(`/(rbin|cloudtrail|backup)/aws4_request`)
+	action := regexp.MustCompile(`Action=(DescribeLockedSnapshots|ListSnapshotsInRecycleBin)(&|$)`)
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		if lacking.MatchString(r.Header.Get("Authorization")) || action.Match(body) {
+			beside.ServeHTTP(w, r)
+			return
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(front.Close)
+	return front.URL
 }
 
 func fill(t *testing.T, endpoint string) fake.Site {
