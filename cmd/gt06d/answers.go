@@ -102,6 +102,7 @@ func (a *app) handlers() map[string]control.Handler {
 		"send":       a.handleSend,
 		"quarantine": a.handleQuarantine,
 		"replay":     a.handleReplay,
+		"import":     a.handleImport,
 		"commands": func(ctx context.Context, args json.RawMessage, _ func(any) error) (any, error) {
 			var q control.CommandsArgs
 			if err := arguments(args, &q); err != nil {

@@ -182,8 +182,13 @@ func nodeName(dir string) (string, error) {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return "", err
 	}
+	return newNode(dir)
+}
+
+// newNode gives the data directory a name that no other has.
+func newNode(dir string) (string, error) {
 	name := randomName()
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := os.OpenFile(filepath.Join(dir, "node"), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return "", err
 	}

@@ -150,10 +150,14 @@ func (a *app) storeRows(ctx context.Context) error {
 	if err := a.fleet.load(ctx, store); err != nil {
 		a.log.Warn("read the devices", zap.Error(err))
 	}
+	node, err := a.stream(ctx, store)
+	if err != nil {
+		return err
+	}
 	begin := storage.At(a.spool.First(), 0)
 	w := store.Writer(sqlstore.WriterOptions{
 		Log:  a.rowLog(),
-		Node: a.node, Epoch: int64(a.spool.Generation()),
+		Node: node, Epoch: int64(a.spool.Generation()),
 		Decoder: &a.decoder, Failpoint: a.fail, Photos: photo.New(a.photoDir()), Stored: a.stored,
 	})
 	a.store.set(store, w, "")

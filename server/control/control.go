@@ -220,6 +220,34 @@ type ReplayEvent struct {
 	Result   *Replayed `json:"result,omitempty"`
 }
 
+// ImportArgs asks to store what the log of another data directory holds.
+type ImportArgs struct {
+	Dir string `json:"dir"` // as the server sees it
+}
+
+// Imported is what came of it.
+type Imported struct {
+	Stream       string    `json:"stream"`        // its name in the database
+	Records      int64     `json:"records"`       // in that log
+	First        time.Time `json:"first"`         // receipt of its oldest record
+	Last         time.Time `json:"last"`          // and of its newest
+	Next         time.Time `json:"next"`          // where this server's log goes on after it; zero: it does not
+	Stored       int64     `json:"stored"`        // records, by this run; the others were by one before it
+	Recovered    int64     `json:"recovered"`     // rows that were not there
+	Merged       int64     `json:"merged"`        // rows that were
+	Damaged      int       `json:"damaged"`       // places
+	SkippedBytes int64     `json:"skipped_bytes"` // passed over as damaged
+	Gaps         int       `json:"gaps"`          // places where bytes of a connection are missing
+	MissingBytes int64     `json:"missing_bytes"` // so many
+}
+
+// ImportEvent is one line of the stream of an import.
+type ImportEvent struct {
+	Step    string    `json:"step,omitempty"` // verified, stored
+	Records int64     `json:"records,omitempty"`
+	Result  *Imported `json:"result,omitempty"`
+}
+
 // CommandsArgs asks what was sent to a device.
 type CommandsArgs struct {
 	IMEI string `json:"imei"`

@@ -155,6 +155,11 @@ func (r *Rows) Reset() {
 	clear(r.Seen)
 }
 
+// Len returns how many rows there are.
+func (r *Rows) Len() int {
+	return len(r.Positions) + len(r.Alarms) + len(r.Heartbeats) + len(r.Events) + len(r.Commands) + len(r.Quarantined)
+}
+
 // IsFrame says whether a record is a frame at all: junk, half frames, carried
 // answers and bytes that only went out are none.
 func IsFrame(rec *storage.Record) bool {

@@ -98,6 +98,19 @@ func (w *Writer) apply(ctx context.Context, tx *sqlx.Tx, rows *event.Rows) (ids 
 	return ids, merged, nil
 }
 
+// Cursor returns how far the log of a node is in the database, and under which
+// epoch; zeros for one that is not known.
+func (s *Store) Cursor(ctx context.Context, node string) (epoch int64, pos storage.Position, err error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	var have cursor
+	err = s.db.GetContext(ctx, &have, "SELECT epoch, position FROM ingest_cursors WHERE node = ? AND shard = 0", node)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = nil
+	}
+	return have.Epoch, storage.Position(have.Position), s.classify(err)
+}
+
 // lock reads the cursor and keeps others from moving it. An older epoch than
 // ours is taken over; a newer one fences us.
 func (w *Writer) lock(ctx context.Context, tx *sqlx.Tx) (cursor, error) {

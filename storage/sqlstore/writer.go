@@ -83,6 +83,8 @@ type Status struct {
 	Begun     bool             // the cursor was read
 	Begin     storage.Position // where it stood then
 	Stored    int64            // records stored since
+	Rows      int64            // rows they stood for
+	Merged    int64            // rows that were there already
 }
 
 // Writer moves records from the log to the tables in batches; rows and cursor
@@ -220,6 +222,31 @@ func (w *Writer) Run(ctx context.Context) error {
 		wait = w.backOff(ctx, err, wait)
 	}
 	return nil
+}
+
+// Drain stores what is in the log now and returns. Where it ended is in the
+// database: it can be called again after an error.
+func (w *Writer) Drain(ctx context.Context) error {
+	defer w.closeReader()
+	for ctx.Err() == nil {
+		if w.reader == nil {
+			if err := w.resume(ctx); err != nil {
+				return w.s.classify(err)
+			}
+		}
+		if err := w.collect(); err != nil {
+			return err
+		}
+		if len(w.items) == 0 {
+			return nil
+		}
+		if err := w.store(ctx, w.items); errors.Is(err, errMoved) {
+			w.closeReader() // a commit went through whose reply was lost
+		} else if err != nil {
+			return w.s.classify(err)
+		}
+	}
+	return ctx.Err()
 }
 
 // step stores one batch, or waits for there to be one.
@@ -408,6 +435,8 @@ func (w *Writer) committed(items []item, merged int64) {
 	w.say(func(s *Status) {
 		s.State, s.LastError, s.Position = StateOK, "", w.position
 		s.Stored += int64(len(items))
+		s.Rows += int64(w.rows.Len())
+		s.Merged += merged
 	})
 }
 
