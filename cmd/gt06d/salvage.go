@@ -56,12 +56,7 @@ func (a *app) handleImport(ctx context.Context, args json.RawMessage, send func(
 		return nil, coded(err)
 	}
 	defer s.close()
-	// It is one of the first things done after a restore: the database may be
-	// opening still.
-	store, err := a.database()
-	for until := time.Now().Add(30 * time.Second); err != nil && time.Now().Before(until) && pause(ctx, 100*time.Millisecond); {
-		store, err = a.database()
-	}
+	store, err := a.database(ctx)
 	if err != nil {
 		return nil, err
 	}
