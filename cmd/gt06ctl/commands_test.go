@@ -116,6 +116,7 @@ func hostile(t *testing.T) (socket string) {
 		"commands":   value([]map[string]any{{"command": evil, "requested_by": evil, "sent_at": evil, "reply": evil, "replied_at": evil}}),
 		"quarantine": value([]control.Quarantined{{ID: 1, IMEI: evil, ReceivedAt: evil, Hex: "1b5b33316d9b", Reason: evil}}),
 		"replay":     lines(control.ReplayEvent{Progress: &control.Replayed{}}, control.ReplayEvent{Result: &control.Replayed{Frames: 1}}),
+		"import":     lines(control.ImportEvent{Step: evil, Records: 1}, control.ImportEvent{Result: &control.Imported{Stream: evil, Records: 1, First: now, Last: now}}),
 		"upgrades":   value([]control.Upgrade{upgrade}),
 		"upgrade":    lines(control.UpgradeEvent{Step: evil}, control.UpgradeEvent{Result: &upgrade}),
 	})
@@ -138,14 +139,17 @@ func TestWhatDevicesWriteDoesNotSteerTheTerminal(t *testing.T) {
 		"track": {{imei}, {imei, "--format", "csv"}, {imei, "--format", "geojson"}},
 		"trace": {{}}, "send": {{imei, "STATUS#"}}, "commands": {{imei}},
 		"quarantine list": {{}}, "quarantine show": {{"1"}}, "quarantine replay": {{}}, "replay": {{"--from", "2h", "--to", "1h"}},
-		"upgrades": {{}}, "upgrade": {{}}, "decode": {{}, {"--raw"}}, "protocol": {{"22"}}, "version": {{}},
+		"spool import": {{"/kept"}},
+		"upgrades":     {{}}, "upgrade": {{}}, "decode": {{}, {"--raw"}}, "protocol": {{"22"}}, "version": {{}},
 	}
 	reason := map[string]string{
-		"capture":  "writes a file for machines",
-		"simulate": "prints numbers of its own",
-		"bench":    "prints numbers of its own",
-		"stop":     "ends the server: prints a pid",
-		"man":      "writes manuals: no --json",
+		"capture":      "writes a file for machines",
+		"simulate":     "prints numbers of its own",
+		"bench":        "prints numbers of its own",
+		"spool list":   "looks at files: numbers",
+		"spool verify": "looks at files: numbers",
+		"stop":         "ends the server: prints a pid",
+		"man":          "writes manuals: no --json",
 	}
 	runnable(command(), func(c *cobra.Command) {
 		name := strings.TrimPrefix(c.CommandPath(), "gt06ctl ")
