@@ -101,10 +101,11 @@ func (a *app) sinkStatus() (list []control.Sink, reasons []string) {
 	list = make([]control.Sink, 0, len(a.sinks))
 	for _, s := range a.sinks {
 		st := s.Status()
-		list = append(list, control.Sink{
+		c := control.Sink{
 			Name: st.Name, Kind: st.Kind, State: string(st.State), Lag: st.Lag, OldestS: st.Oldest.Seconds(), Sent: st.Sent, Missed: st.Missed, LastError: st.LastError,
-		})
-		if st.State == sink.StateStuck || st.State == sink.StateStopped {
+		}
+		list = append(list, c)
+		if c.State == control.SinkStuck || c.State == control.SinkStopped {
 			reasons = append(reasons, fmt.Sprintf("sink %s is %s: %s", st.Name, st.State, st.LastError))
 		}
 	}

@@ -64,7 +64,7 @@ func New(o Options) *Server {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { say(w, http.StatusOK, "ok\n") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		st := src.Status(r.Context())
-		if st.State == "ready" {
+		if st.Serves() {
 			say(w, http.StatusOK, "ready\n")
 			return
 		}

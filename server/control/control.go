@@ -271,6 +271,25 @@ type StoreInfo struct {
 	LastError string `json:"last_error"`
 }
 
+// Serves says whether devices are served and stored as they should be: that a
+// receiver of a sink is away is no reason to send devices to another server.
+func (s *Status) Serves() bool {
+	stuck := 0
+	for i := range s.Sinks {
+		if st := s.Sinks[i].State; st == SinkStuck || st == SinkStopped {
+			stuck++
+		}
+	}
+	return s.State == "ready" || s.State == "degraded" && len(s.Reasons) == stuck
+}
+
+// The states of a sink that an operator must do something about; each is a
+// reason of Status.
+const (
+	SinkStuck   = "stuck"   // its receiver takes nothing
+	SinkStopped = "stopped" // its cursor is not understood
+)
+
 // Sink is a way out's part of Status.
 type Sink struct {
 	Name      string  `json:"name"`

@@ -160,3 +160,24 @@ func TestEvidenceOfAChange(t *testing.T) {
 		}
 	}
 }
+
+// A stuck sink degrades a server and sends nobody away; anything else beside it
+// does.
+func TestServes(t *testing.T) {
+	t.Parallel()
+	stuck := []Sink{{Name: "a", State: SinkStuck}, {Name: "b", State: "ok"}}
+	for name, now := range map[string]struct {
+		st   Status
+		want bool
+	}{
+		"ready":                      {Status{State: "ready"}, true},
+		"the store is down":          {Status{State: "degraded", Reasons: []string{"store"}}, false},
+		"a sink is stuck":            {Status{State: "degraded", Reasons: []string{"sink a"}, Sinks: stuck}, true},
+		"a sink and the store":       {Status{State: "degraded", Reasons: []string{"store", "sink a"}, Sinks: stuck}, false},
+		"draining with a stuck sink": {Status{State: "draining", Reasons: []string{"sink a"}, Sinks: stuck}, false},
+	} {
+		if got := now.st.Serves(); got != now.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}

@@ -194,7 +194,7 @@ func (s *Sink) say(change func(*Status)) {
 // cursor that cannot be understood ends it.
 func (s *Sink) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, s.close()) }()
-	if err := s.retry(ctx, KindCursor, s.load); err != nil {
+	if err := s.retry(ctx, KindCursor, s.load); err != nil || ctx.Err() != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)

@@ -441,6 +441,9 @@ func TestOneSends(t *testing.T) {
 	if st := b.Status(); st.State != sink.StateOpening || len(second.all()) > 0 {
 		t.Errorf("the second: %+v, sent %v", st, second.all())
 	}
+	if err := run(t, newSink(t, dir, log, &memoryReceiver{}, nil))(); err != nil { // one that ends while it waits
+		t.Error(err)
+	}
 	if err := stopA(); err != nil {
 		t.Error(err)
 	}

@@ -485,9 +485,10 @@ func TestReceiversThatHangDoNotTouchIngest(t *testing.T) {
 	}
 	slices.Sort(without)
 	slices.Sort(with)
-	t.Logf("p99 of answers, ms, by round: without sinks %.2f, with two that hang %.2f; ratio of the medians %.2f", without, with, with[rounds/2]/without[rounds/2])
-	const slack = 3 // ms: a round on a busy machine
-	if with[rounds/2] > 1.5*without[rounds/2]+slack {
+	// The best rounds are compared: others on the machine only add.
+	t.Logf("p99 of answers, ms, by round: without sinks %.2f, with two that hang %.2f; ratio of the best %.2f", without, with, with[0]/without[0])
+	const slack = 10 // ms
+	if with[0] > 2*without[0]+slack {
 		t.Errorf("devices wait longer: %.2f ms, without sinks %.2f ms", with, without)
 	}
 	if held.Load() == 0 {
@@ -501,6 +502,9 @@ func TestReceiversThatHangDoNotTouchIngest(t *testing.T) {
 			t.Errorf("sink %d: %+v", i, s)
 		}
 	}
+	if code, text := burdened.get("/readyz"); code != http.StatusOK {
+		t.Errorf("a balancer would send the devices away: %d %s", code, text)
+	}
 	_, scrape := burdened.get("/metrics")
 	if got := samples(t, scrape); got[`gt06_sink_lag_records{sink="hangs"}`] == "0" || got[`gt06_sink_errors_total{kind="connect",sink="away"}`] == "0" {
 		t.Errorf("the scrape does not tell: %v", got[`gt06_sink_lag_records{sink="hangs"}`])
@@ -508,8 +512,17 @@ func TestReceiversThatHangDoNotTouchIngest(t *testing.T) {
 	for i, f := range fleets {
 		burdened.check(f, results[i])
 	}
+	if u, code := burdened.upgrade(); code != 0 || u.Result != control.Upgraded || u.StallMS > 1000 {
+		t.Errorf("an upgrade with a request that hangs: exit code %d, %+v", code, u)
+	}
+	burdened.eventually(5*time.Second, "the new server's sinks take over", func() bool {
+		return burdened.status(&status) == nil && len(status.Sinks) == 2 && status.Sinks[0].State != "opening" && status.Sinks[1].State != "opening" && status.Sinks[0].Lag > 0
+	})
 	begin := time.Now()
-	burdened.stop()
+	if _, errs, code := burdened.ctl("stop"); code != 0 {
+		t.Errorf("exit code %d, %s", code, errs)
+	}
+	burdened.eventually(10*time.Second, "the server ends", func() bool { return burdened.status(&status) != nil })
 	if took := time.Since(begin); took > 10*time.Second {
 		t.Errorf("with a request that hangs the server took %v to end", took)
 	}
