@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -315,6 +316,71 @@ func back(t *testing.T, a *fake.AWS, site fake.Site) {
 		if i.Tags[cloud.TagRole] != "" && i.State != "terminated" {
 			t.Errorf("a helper lives: %+v", i)
 		}
+	}
+}
+
+// TestAccount: init finds the machine, what it writes works, selftest proves the
+// role, audit is green on a good account and names each thing that is not, and
+// cost stays within the strategy's table.
+func TestAccount(t *testing.T) {
+	t.Parallel()
+	a, site := guarded(t)
+	o := newOperator(t, site)
+	o.config = filepath.Join(t.TempDir(), "found.yaml")
+	text := o.must(0, "init", "--region", site.Region, "--endpoint-url", site.Endpoint, "--bucket", site.Bucket)
+	for _, want := range []string{"AWS::RBin::Rule", "AWS::Backup::BackupPlan", `"DeleteAfterDays": 7`, "ec2:DeleteSnapshot", "open to the world: tcp 5023-5023", "create-tags"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("init lacks %s", want)
+		}
+	}
+	written, err := os.ReadFile(o.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sub := strings.Replace(string(written), "journal:\n", "journal:\n  dir: "+t.TempDir()+"\n", 1)
+	if err := os.WriteFile(o.config, []byte(sub+"sop_version: "+time.Now().Format("2006-01")+"\nlock: {file: "+o.config+".lock}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o.must(0, "init", "--region", site.Region, "--endpoint-url", site.Endpoint) // leaves it alone
+	if n := a.Changes(); n != 0 {
+		t.Fatalf("init changed %d things", n)
+	}
+	o.must(2, "selftest")
+	if text := o.must(0, "selftest", "--account"); !strings.Contains(text, "ec2:StopInstances (DryRun): would be allowed") || !strings.Contains(text, "not proven") {
+		t.Error(text)
+	}
+	o.must(0, "audit")
+	if text := o.must(0, "cost"); strings.Contains(text, "NO") || regexp.MustCompile("(?i)delet|remov").MatchString(text) {
+		t.Error(text)
+	}
+	// A change that is done leaves the audit green.
+	o.open("disk-resize", "the disk is at 91 percent")
+	o.done("snapshot", "create")
+	o.done("resize", "volume", "--size", "40", "--mode", "stop")
+	o.must(0, "audit")
+	// Each thing that is wrong is named.
+	a.PutSnapshot(fake.Snapshot{Volume: site.Volume, Tags: map[string]string{"Name": "before the thing"}, Shared: true})
+	a.Happened(fake.Event{Name: "StopInstances", User: "tired", Time: time.Now().Add(-3 * time.Hour), Resources: []string{site.Instance}})
+	a.Happened(fake.Event{Name: "DeleteSnapshot", User: "thrifty", Time: time.Now().Add(-2 * time.Hour), Resources: []string{"snap-1"}})
+	a.Protect(nil, nil, nil)
+	a.PutAddress(site.Allocation, site.IP, "")
+	text = o.must(7, "audit")
+	for _, want := range []string{"NO  A1 ", "NO  A2 ", "NO  A3 ", "NO  A4 ", "NO  A5 ", "NO  A8 ", "NO  A13", "by tired", "by thrifty", "before the thing"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("audit lacks %q:\n%s", want, text)
+		}
+	}
+}
+
+// TestRoleThatMayNothing is told what to ask for, with exit code 8.
+func TestRoleThatMayNothing(t *testing.T) {
+	t.Parallel()
+	a := fake.New()
+	t.Cleanup(a.Close)
+	a.Policies = map[string][]fake.Policy{"test": nil}
+	o := newOperator(t, a.Production())
+	if text := o.must(8, "audit"); !strings.Contains(text, "AccessDenied") || !strings.Contains(text, "hint: gt06ctl ops selftest --account") {
+		t.Error(text)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -96,6 +97,11 @@ func (c *Cloud) selected(ctx context.Context, plan string) ([]string, error) {
 				continue
 			}
 			all = append(all, out.BackupSelection.Resources...)
+			if c := out.BackupSelection.Conditions; c != nil {
+				for _, t := range c.StringEquals {
+					all = append(all, strings.TrimPrefix(aws.ToString(t.ConditionKey), "aws:ResourceTag/")+"="+aws.ToString(t.ConditionValue))
+				}
+			}
 			for _, t := range out.BackupSelection.ListOfTags {
 				all = append(all, aws.ToString(t.ConditionKey)+"="+aws.ToString(t.ConditionValue))
 			}
