@@ -1,7 +1,6 @@
 package spool
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -71,7 +70,7 @@ func (w *Writer) writeAhead() {
 	}
 	// Records may overtake the zeros: those are written only where the file
 	// does not reach yet.
-	if err := extendFile(seg.f, from, to); err != nil {
+	if err := w.opt.disk.allocate(seg.f, from, to); err != nil {
 		return // records extend the file themselves
 	}
 	w.mu.Lock()
@@ -79,16 +78,6 @@ func (w *Writer) writeAhead() {
 		seg.written = max(seg.written, to)
 	}
 	w.mu.Unlock()
-}
-
-// extendFile allocates blocks without touching what is there.
-func extendFile(f *os.File, from, to int64) error {
-	for {
-		err := unix.Fallocate(int(f.Fd()), 0, from, to-from)
-		if !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
 }
 
 // makeRoom drops segments that may go and decides whether more may come.
@@ -115,7 +104,7 @@ func (w *Writer) makeRoom() {
 		if s.mod > old && total <= w.opt.MaxBytes && free >= w.opt.MinFree {
 			break
 		}
-		if err := os.Remove(s.path); err != nil {
+		if err := w.opt.disk.remove(s.path); err != nil {
 			w.log.Error("make room", zap.Error(err))
 			break
 		}

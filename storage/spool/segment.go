@@ -86,20 +86,17 @@ func open(path string, flag int) (*os.File, error) {
 type segment struct {
 	segmentHeader
 	f       *os.File
-	fault   func(op string) error
+	disk    disk
 	written int64 // zeros and records reach to here
 }
 
 // create claims the number of h or the first free one above it: O_EXCL decides
 // between two that want it.
-func create(dir string, h segmentHeader, ahead int64, fault func(string) error) (*segment, error) {
-	if err := fault("create"); err != nil {
-		return nil, err
-	}
+func create(dir string, h segmentHeader, ahead int64, d disk) (*segment, error) {
 	var f *os.File
 	for {
 		var err error
-		if f, err = open(segmentPath(dir, h.number), os.O_RDWR|os.O_CREATE|os.O_EXCL); err == nil {
+		if f, err = d.create(segmentPath(dir, h.number)); err == nil {
 			break
 		}
 		if !errors.Is(err, os.ErrExist) {
@@ -108,16 +105,16 @@ func create(dir string, h segmentHeader, ahead int64, fault func(string) error) 
 		h.number++
 	}
 	var err error
-	s := &segment{segmentHeader: h, f: f, fault: fault}
-	if err = s.writeAt(h.bytes(), 0); err == nil {
+	s := &segment{segmentHeader: h, f: f, disk: d}
+	if err = d.writeAt(f, h.bytes(), 0); err == nil {
 		err = s.extend(headerSize + ahead)
 	}
 	if err == nil {
-		err = syncDir(dir)
+		err = d.syncDir(dir)
 	}
 	if err != nil {
 		_ = f.Close()
-		_ = os.Remove(f.Name())
+		_ = d.remove(f.Name())
 		return nil, err
 	}
 	return s, nil
@@ -128,41 +125,13 @@ func create(dir string, h segmentHeader, ahead int64, fault func(string) error) 
 func (s *segment) extend(to int64) error {
 	zeros := make([]byte, 256<<10)
 	for at := max(s.written, headerSize); at < to; at += int64(len(zeros)) {
-		if err := s.writeAt(zeros[:min(int64(len(zeros)), to-at)], at); err != nil {
+		if err := s.disk.writeAt(s.f, zeros[:min(int64(len(zeros)), to-at)], at); err != nil {
 			return err
 		}
 	}
-	if err := s.f.Sync(); err != nil {
+	if err := s.disk.sync(s.f); err != nil {
 		return err
 	}
 	s.written = max(s.written, to)
 	return nil
-}
-
-func (s *segment) writeAt(b []byte, at int64) error {
-	if err := s.fault("write"); err != nil {
-		return err
-	}
-	_, err := s.f.WriteAt(b, at)
-	return err
-}
-
-func (s *segment) sync() error {
-	if err := s.fault("sync"); err != nil {
-		return err
-	}
-	for {
-		err := unix.Fdatasync(int(s.f.Fd()))
-		if !errors.Is(err, unix.EINTR) {
-			return os.NewSyscallError("fdatasync", err)
-		}
-	}
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -276,12 +276,12 @@ func TestFailedSyncIsNeverCalledGood(t *testing.T) {
 		dir := t.TempDir()
 		var syncs atomic.Int64
 		w := openTest(t, dir, func(o *Options) {
-			o.fault = func(op string) error {
+			o.disk = faulty{fault: func(op string) error {
 				if op == "sync" && syncs.Add(1) == failing {
 					return errors.New("EIO")
 				}
 				return nil
-			}
+			}}
 		})
 		failedOn := w.seg
 		for n := range 10 {
@@ -304,12 +304,12 @@ func TestLogThatCannotBeWrittenElsewhereIsBroken(t *testing.T) {
 	t.Parallel()
 	var bad atomic.Bool
 	w := openTest(t, t.TempDir(), func(o *Options) {
-		o.fault = func(op string) error {
+		o.disk = faulty{fault: func(op string) error {
 			if op != "write" && bad.Load() {
 				return errors.New("EIO")
 			}
 			return nil
-		}
+		}}
 	})
 	add(t, w, 0, 1)
 	bad.Store(true)
@@ -333,12 +333,12 @@ func TestFailedWriteLeavesNothing(t *testing.T) {
 	dir := t.TempDir()
 	var bad atomic.Bool
 	w := openTest(t, dir, func(o *Options) {
-		o.fault = func(op string) error {
+		o.disk = faulty{fault: func(op string) error {
 			if op == "write" && bad.Load() {
 				return errors.New("ENOSPC")
 			}
 			return nil
-		}
+		}}
 	})
 	add(t, w, 0, 3)
 	bad.Store(true)
@@ -359,12 +359,12 @@ func TestSyncTimesOut(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
 	w := openTest(t, t.TempDir(), func(o *Options) {
-		o.fault = func(op string) error {
+		o.disk = faulty{fault: func(op string) error {
 			if op == "sync" {
 				<-release
 			}
 			return nil
-		}
+		}}
 	})
 	pos, err := w.Append([]*storage.Record{record(0)})
 	if err != nil {
@@ -386,12 +386,12 @@ func TestManyAppendersShareSyncs(t *testing.T) {
 	var syncs atomic.Int64
 	w := openTest(t, dir, func(o *Options) {
 		o.SegmentBytes = 64 << 10
-		o.fault = func(op string) error {
+		o.disk = faulty{fault: func(op string) error {
 			if op == "sync" {
 				syncs.Add(1)
 			}
 			return nil
-		}
+		}}
 	})
 	const goroutines, each = 16, 200
 	var wg sync.WaitGroup

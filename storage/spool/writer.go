@@ -26,7 +26,7 @@ type Options struct {
 	Registerer   prometheus.Registerer
 	Now          func() time.Time
 
-	fault func(op string) error // tests: fails create, write and sync
+	disk disk // tests: one that fails
 }
 
 // Writer appends to the log and makes it durable. It may be used by many
@@ -106,7 +106,7 @@ func Claim(opt Options) (*Writer, error) {
 	// What nobody writes to any more can be made durable now: it need not be
 	// waited for when a server before this one lets go.
 	for i := range max(0, len(segments)-1) {
-		if err := settle(&segments[i], opt.Now().Unix()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := settle(opt.disk, &segments[i], opt.Now().Unix()); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, err
 		}
 		w.sealed = segments[i+1].number
@@ -129,7 +129,7 @@ func (w *Writer) claim(segments []segmentInfo) (err error) {
 		next.generation = max(next.generation, segments[i].generation+1)
 		next.number = max(next.number, segments[i].number+1)
 	}
-	w.seg, err = create(w.opt.Dir, next, min(opening, w.opt.SegmentBytes), w.opt.fault)
+	w.seg, err = create(w.opt.Dir, next, min(opening, w.opt.SegmentBytes), w.opt.disk)
 	if err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrNotWritable, w.opt.Dir, err)
 	}
@@ -156,7 +156,7 @@ func (w *Writer) Own() error {
 			continue
 		}
 		overtaken = overtaken || s.number > w.first || s.generation >= w.seg.generation
-		if err := adopt(s, w.opt.Now().Unix()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := adopt(w.opt.disk, s, w.opt.Now().Unix()); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 	}
@@ -166,7 +166,7 @@ func (w *Writer) Own() error {
 		if err := w.claim(segments); err != nil {
 			return err
 		}
-		if err := os.Remove(unused.f.Name()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := w.opt.disk.remove(unused.f.Name()); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 		_ = unused.f.Close()
@@ -179,7 +179,7 @@ func (w *Writer) Own() error {
 
 // adopt makes a segment of an earlier owner durable, or deletes it when it was
 // claimed and never used.
-func adopt(s *segmentInfo, now int64) error {
+func adopt(d disk, s *segmentInfo, now int64) error {
 	f, err := open(s.path, os.O_RDWR)
 	if err != nil {
 		return err
@@ -190,14 +190,14 @@ func adopt(s *segmentInfo, now int64) error {
 		r := NewReader("", 0)
 		r.f, r.number, r.valid = f, s.number, s.size
 		if r.search(headerSize, s.size) < 0 {
-			return os.Remove(s.path)
+			return d.remove(s.path)
 		}
 	}
-	return settle(s, now)
+	return settle(d, s, now)
 }
 
 // settle makes a segment durable. The kernel wrote those of long ago back.
-func settle(s *segmentInfo, now int64) error {
+func settle(d disk, s *segmentInfo, now int64) error {
 	const recent = 3600
 	if now-s.mod > recent {
 		return nil
@@ -207,7 +207,7 @@ func settle(s *segmentInfo, now int64) error {
 		return err
 	}
 	defer f.Close() //nolint:errcheck // synced below
-	return os.NewSyscallError("fdatasync", unix.Fdatasync(int(f.Fd())))
+	return d.syncData(f)
 }
 
 // complete fills the defaults in and checks the directory.
@@ -221,8 +221,8 @@ func (o *Options) complete() error {
 	if o.Registerer == nil {
 		o.Registerer = prometheus.NewRegistry()
 	}
-	if o.fault == nil {
-		o.fault = func(string) error { return nil }
+	if o.disk == nil {
+		o.disk = files{}
 	}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return fmt.Errorf("%w: %w", ErrNotWritable, err)
@@ -283,9 +283,9 @@ func (w *Writer) Append(recs []*storage.Record) (storage.Position, error) {
 	if w.err != nil {
 		return 0, w.err
 	}
-	if err := w.seg.writeAt(w.buf, w.end); err != nil {
+	if err := w.opt.disk.writeAt(w.seg.f, w.buf, w.end); err != nil {
 		// Part of it may be there: it must not be read as records some day.
-		if cut := w.seg.f.Truncate(w.end); cut != nil {
+		if cut := w.opt.disk.truncate(w.seg.f, w.end); cut != nil {
 			w.fail(fmt.Errorf("%w: write: %w; cut the torn write: %w", ErrBroken, err, cut))
 			return 0, w.err
 		}
@@ -312,7 +312,7 @@ func (w *Writer) rotate() error {
 		return w.err // somebody else was here meanwhile
 	}
 	h := segmentHeader{generation: w.seg.generation, number: number + 1}
-	next, err := create(w.opt.Dir, h, min(opening, w.opt.SegmentBytes), w.opt.fault)
+	next, err := create(w.opt.Dir, h, min(opening, w.opt.SegmentBytes), w.opt.disk)
 	if err != nil {
 		w.setFull(fmt.Errorf("%w: new segment: %w", ErrFull, err))
 		return w.Room()
@@ -343,7 +343,7 @@ func (w *Writer) commit() {
 		seg, end, n := w.seg, w.end, len(w.pending)
 		w.mu.Unlock()
 		begin := time.Now()
-		err := seg.sync()
+		err := w.opt.disk.syncData(seg.f)
 		w.metrics.sync.Observe(time.Since(begin).Seconds())
 		w.mu.Lock()
 		if err != nil {
@@ -361,10 +361,10 @@ func (w *Writer) rewrite(cut int64, cause error) {
 	w.metrics.failedSyncs.Inc()
 	w.log.Error("a sync failed: what was not durable is written again elsewhere", zap.Error(cause), zap.Uint32("segment", w.seg.number))
 	h := segmentHeader{generation: w.seg.generation, number: w.seg.number + 1, cut: uint32(cut), cutOf: w.seg.number}
-	next, err := create(w.opt.Dir, h, int64(len(w.pending)), w.opt.fault)
+	next, err := create(w.opt.Dir, h, int64(len(w.pending)), w.opt.disk)
 	if err == nil {
-		if err = next.writeAt(w.pending, headerSize); err == nil {
-			err = next.sync()
+		if err = w.opt.disk.writeAt(next.f, w.pending, headerSize); err == nil {
+			err = w.opt.disk.syncData(next.f)
 		}
 	}
 	if err != nil {
@@ -470,7 +470,7 @@ func (w *Writer) Close() error {
 	case closed:
 		return nil
 	case !w.owned:
-		return errors.Join(w.seg.f.Close(), os.Remove(w.seg.f.Name()))
+		return errors.Join(w.seg.f.Close(), w.opt.disk.remove(w.seg.f.Name()))
 	}
 	close(w.stop)
 	w.done.Wait()
