@@ -2,6 +2,7 @@ package server
 
 import (
 	"errors"
+	"net/netip"
 	"time"
 
 	"go.uber.org/zap"
@@ -37,6 +38,11 @@ func (l *loop) accept() {
 			l.turnDeaf()
 			return
 		}
+		if l.s.admission.full(l.now) {
+			l.s.count.waits.Add(1)
+			l.turnDeaf()
+			return
+		}
 		fd, sa, err := unix.Accept4(l.listener.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 		switch {
 		case err == nil:
@@ -56,8 +62,10 @@ func (l *loop) accept() {
 			return
 		}
 		l.s.count.accepted.Add(1)
+		l.s.admission.accepted(l.now)
 		l.s.fail("accepted")
-		if why, refused := l.refuses(); refused {
+		peer := addrPort(sa)
+		if why, refused := l.refuses(peer.Addr()); refused {
 			l.s.count.refused[why].Add(1)
 			// A reset frees both sides at once; nothing was read from it.
 			_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
@@ -65,7 +73,10 @@ func (l *loop) accept() {
 			continue
 		}
 		s := &Session{
-			id: l.s.cfg.Generation<<40 | l.s.nextConn.Add(1), fd: fd, peer: addrPort(sa), opened: l.now,
+			id: l.s.cfg.Generation<<40 | l.s.nextConn.Add(1), fd: fd, peer: peer, opened: l.now,
+		}
+		if l.s.trusted(peer.Addr()) {
+			s.state.set(stateProxy)
 		}
 		s.heard.Store(l.s.cfg.Now().Unix())
 		l.s.count.open.Add(1)
@@ -106,14 +117,14 @@ func (l *loop) listenAgain() {
 	}
 }
 
-func (l *loop) refuses() (refusal, bool) {
+func (l *loop) refuses(from netip.Addr) (refusal, bool) {
 	if st := l.s.stopped.Load(); st != nil && l.now-st.at >= stall.Milliseconds() {
 		return refusedRoom, true
 	}
 	if l.s.count.open.Load() >= int64(l.s.cfg.Limits.Connections) {
 		return refusedLimit, true
 	}
-	return 0, false
+	return l.s.refusesPeer(from, l.now)
 }
 
 // add puts a session into the loop's table and set.
@@ -135,6 +146,9 @@ func (l *loop) add(s *Session) {
 // duplicates elsewhere that would hold the FIN back.
 func (l *loop) drop(s *Session, why CloseReason) {
 	l.s.count.closed[why].Add(1)
+	if s.failed() && !why.ours() && !l.s.trusted(s.peer.Addr()) {
+		l.s.admission.failed(s.peer.Addr(), l.now)
+	}
 	l.s.count.open.Add(-1)
 	l.sessions.Add(-1)
 	if s.loggedIn() {
@@ -146,7 +160,7 @@ func (l *loop) drop(s *Session, why CloseReason) {
 	delete(l.photos, s)
 	l.slots[s.slot] = nil
 	l.free = append(l.free, s.slot)
-	s.state.clear(stateAgain) // it may still be in the list
+	s.state.clear(stateAgain | statePaced) // it may still be in the lists
 	s.batch = batchState{}
 	_ = unix.Shutdown(s.fd, unix.SHUT_RDWR)
 	_ = l.watch(s.fd, unix.EPOLL_CTL_DEL, 0, 0, 0)
@@ -196,6 +210,7 @@ func (l *loop) late(s *Session, wall int64) CloseReason {
 		if waited > limits.Write {
 			return CloseWrite
 		}
+	case s.state.has(statePaced): // it is not read
 	case !s.loggedIn() && time.Duration(l.now-s.opened)*time.Millisecond > limits.Login:
 		return CloseLogin
 	case s.state.has(stateHalf):

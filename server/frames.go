@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"fmt"
 	"time"
 
@@ -11,6 +12,10 @@ import (
 // before a login: it speaks another protocol (RELIABILITY.md section 5, row
 // 57). A login has 18 to 22 bytes.
 const maxBeforeLogin = 1 << 10
+
+// maxEarly is how many frames a connection may bring before its login. A device
+// brings none.
+const maxEarly = 16
 
 // work is the memory of one batch, reused by the next.
 type work struct {
@@ -112,6 +117,10 @@ func (l *loop) cut(s *Session, b []byte) (parsed int) {
 	for parsed < len(b) && s.batch.close == closeNone {
 		c := w.framer.Next(b[parsed:], patient)
 		if c.Skip > 0 {
+			if s.in == 0 && !s.state.has(stateFramed) && bytes.HasPrefix(b, []byte(proxySignature)) {
+				s.batch.close = CloseProxy // of somebody who is no balancer of ours
+				break
+			}
 			w.tally.junk += uint64(c.Skip)
 			junk := b[parsed : parsed+c.Skip]
 			l.record(s, junk, parsed+c.Skip, Junk, 0)
@@ -124,8 +133,10 @@ func (l *loop) cut(s *Session, b []byte) (parsed int) {
 		if c.Len == 0 {
 			break
 		}
+		if !l.frame(s, b[parsed:parsed+c.Len], parsed+c.Len) {
+			break
+		}
 		parsed += c.Len
-		l.frame(s, b[parsed-c.Len:parsed], parsed)
 	}
 	if !s.state.has(stateFramed) && s.in+uint64(parsed) > maxBeforeLogin && s.batch.close == closeNone {
 		s.batch.close = CloseNoLogin
@@ -139,22 +150,35 @@ func (l *loop) patient(s *Session) bool {
 }
 
 // frame decodes and answers one frame. end is where it ends in the batch's
-// input of this session.
-func (l *loop) frame(s *Session, frame []byte, end int) {
+// input of this session. It reports false when the frame is a login that is
+// refused: that stays in the kernel, because a refusal must cost less than what
+// it refuses.
+func (l *loop) frame(s *Session, frame []byte, end int) bool {
 	w := &l.work
 	m := &w.msg
 	s.state.set(stateFramed)
 	panicked := !l.decode(m, frame, s.device)
-	if m.Kind == protocol.KindLogin {
-		l.login(s, m)
-	} else if s.loggedIn() && m.CRCOK {
+	switch {
+	case m.Kind == protocol.KindLogin:
+		if why := l.login(s, m); why != closeNone {
+			s.batch.close = why
+			if why != CloseIMEI { // which names nobody: only the frame can tell
+				l.s.trouble(&l.s.refused, m.IMEI, TroubleKind(why.String()), s, "")
+				return false
+			}
+		}
+	case s.loggedIn() && m.CRCOK:
 		s.batch.frames++
+	case !s.loggedIn():
+		if s.early++; s.early > maxEarly && s.batch.close == closeNone {
+			s.batch.close = CloseNoLogin
+		}
 	}
 	if m.Kind == protocol.KindPhoto {
 		l.photo(s, &m.Photo)
 	}
 	before := len(w.answers)
-	if s.loggedIn() {
+	if s.loggedIn() && s.batch.close != CloseIMEI {
 		w.answers = protocol.AppendAnswerBy(l.policy(m.Type, s.device.Model), w.answers, m, frame, w.at)
 	}
 	answered := uint32(0)
@@ -178,6 +202,7 @@ func (l *loop) frame(s *Session, frame []byte, end int) {
 	if l.watched() {
 		l.observe(s, w.answers[before:])
 	}
+	return true
 }
 
 func (l *loop) watched() bool { return l.s.cfg.Observe != nil && l.s.watching.Load() > 0 }
@@ -219,20 +244,42 @@ func (l *loop) decode(m *protocol.Message, frame []byte, session protocol.Sessio
 	return true
 }
 
-// login makes the connection that of a device. What the operator has said of
-// it outranks what the device says.
-func (l *loop) login(s *Session, m *protocol.Message) {
+// login makes the connection that of a device, or returns why not. What the
+// operator has said of it outranks what the device says.
+func (l *loop) login(s *Session, m *protocol.Message) CloseReason {
 	if !m.IMEI.Valid() {
-		return // kept and counted, not answered: nobody could say whose rows these are
+		if s.loggedIn() {
+			return closeNone // damaged: it is the device that it was
+		}
+		return CloseIMEI
 	}
-	settings, known := l.s.cfg.Directory.Device(m.IMEI)
-	if !known && !l.s.registry.admit(m.IMEI) {
-		s.batch.close = CloseUnknownMax
-		return
+	if !m.IMEI.LuhnOK() {
+		l.s.count.badDigit.Add(1)
+		if l.s.cfg.CheckDigit {
+			return CloseIMEI
+		}
 	}
 	if s.loggedIn() && s.device.IMEI != m.IMEI {
-		l.s.registry.leave(s.device.IMEI, s)
-		s.state.clear(stateVerified)
+		return CloseIMEIChanged
+	}
+	settings, known := l.s.cfg.Directory.Device(m.IMEI)
+	if settings.Refuse != closeNone {
+		return settings.Refuse
+	}
+	if !known {
+		fresh, room := l.s.registry.admit(m.IMEI, l.s.cfg.Directory.Len())
+		switch {
+		case !room:
+			return CloseUnknownMax
+		case fresh && !l.s.admission.stranger(s.peer.Addr(), l.now):
+			l.s.registry.forget(m.IMEI)
+			return CloseAddressMax
+		}
+	}
+	if !s.loggedIn() && l.s.admission.flaps(uint64(m.IMEI), l.now) {
+		l.s.count.flaps.Add(1)
+		s.state.set(stateFlapping)
+		l.s.trouble(&l.s.devices, m.IMEI, TroubleFlapping, s, "")
 	}
 	offset := m.UTCOffset
 	if settings.UTCOffset != nil {
@@ -240,6 +287,31 @@ func (l *loop) login(s *Session, m *protocol.Message) {
 	}
 	s.device = protocol.Session{IMEI: m.IMEI, UTCOffset: offset, Model: settings.Model}
 	s.batch.login = true
+	return closeNone
+}
+
+// reviewAll asks the Directory again about every device of the loop.
+func (l *loop) reviewAll() {
+	for _, s := range l.slots {
+		if s == nil || !s.loggedIn() || s.state.has(stateQueued) {
+			continue
+		}
+		settings, _ := l.s.cfg.Directory.Device(s.device.IMEI)
+		if settings.Refuse != closeNone {
+			l.s.trouble(&l.s.devices, s.device.IMEI, TroubleKind(settings.Refuse.String()), s, "")
+			l.drop(s, settings.Refuse)
+			continue
+		}
+		now := s.device
+		now.Model = settings.Model
+		if settings.UTCOffset != nil { // else the device's own, of its next login
+			now.UTCOffset = *settings.UTCOffset
+		}
+		if now != s.device {
+			s.device = now
+			l.s.cfg.Keeper.Update(s.id, s.blob())
+		}
+	}
 }
 
 // record adds one to the batch; its answer is the last n bytes of answers.

@@ -52,11 +52,13 @@ func (l *loop) declare() {
 //	| version 1 | flags 1 | imei 8 | utc offset 4 | addr 16 | port 2 | model size 1 | model |
 //	+-----------+---------+--------+--------------+---------+--------+--------------+-------+
 //
-// Little-endian. flags: 1 = the device sent a valid frame behind its login. An
+// Little-endian. flags: 1 = the device sent a valid frame behind its login, 2 =
+// addr is from a PROXY header, which is released when anything is. An
 // unknown version is refused: its connection is closed.
 const (
 	blobVersion  = 1
 	blobVerified = 1
+	blobProxied  = 2
 	blobSize     = 1 + 1 + 8 + 4 + 16 + 2 + 1
 	blobModel    = 64
 )
@@ -69,6 +71,9 @@ func (s *Session) blob() []byte {
 	flags := byte(0)
 	if s.state.has(stateVerified) {
 		flags |= blobVerified
+	}
+	if s.state.has(stateBehindProxy) {
+		flags |= blobProxied
 	}
 	addr := s.peer.Addr().As16()
 	model := s.device.Model[:min(len(s.device.Model), blobModel)]
@@ -86,9 +91,12 @@ func (s *Session) setBlob(b []byte) error {
 	if len(b) < blobSize || b[0] != blobVersion || len(b) != blobSize+int(b[blobSize-1]) {
 		return errBlob
 	}
-	s.state.clear(stateVerified)
+	s.state.clear(stateVerified | stateBehindProxy)
 	if b[1]&blobVerified != 0 {
 		s.state.set(stateVerified)
+	}
+	if b[1]&blobProxied != 0 {
+		s.state.set(stateBehindProxy)
 	}
 	s.device = protocol.Session{
 		IMEI: protocol.IMEI(binary.LittleEndian.Uint64(b[2:])), UTCOffset: int32(binary.LittleEndian.Uint32(b[10:])),

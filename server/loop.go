@@ -63,6 +63,10 @@ type loop struct {
 	asked []*downlink
 	quit  bool
 
+	paced  []*Session // brought more than their share
+	pacedT int64      // when the first of them is read again
+
+	review   atomic.Bool // look at every device again
 	sessions atomic.Int64
 	turned   atomic.Int64  // milliseconds: when it last looked for events
 	inFlight atomic.Uint64 // log position of the oldest thing not settled; 0: none
@@ -142,6 +146,9 @@ func (l *loop) run() {
 		if l.now >= l.nextTick {
 			l.tick()
 		}
+		if l.review.Swap(false) {
+			l.reviewAll()
+		}
 	}
 }
 
@@ -152,6 +159,9 @@ func (l *loop) patience() int {
 		until = min(until, l.retryAt)
 	} else if len(l.again) > 0 {
 		return 0
+	}
+	if len(l.paced) > 0 {
+		until = min(until, l.pacedT)
 	}
 	return int(max(0, until-l.s.clock()))
 }
@@ -165,6 +175,7 @@ func (l *loop) collect(events []unix.EpollEvent) (quit bool) {
 		}
 	}
 	l.again = l.again[:0]
+	l.unpace()
 	for i := range events {
 		e := &events[i]
 		switch e.Fd {
@@ -284,7 +295,9 @@ func (l *loop) intake() {
 		if len(l.down) > 0 {
 			l.command(s)
 		}
-		l.read(s)
+		if !s.state.has(statePaced) {
+			l.read(s)
+		}
 	}
 }
 
@@ -309,11 +322,16 @@ func (l *loop) read(s *Session) {
 		s.heard.Store(w.at.Unix())
 	}
 	l.s.fail("peeked")
+	if s.state.has(stateProxy) {
+		l.proxied(s, buf[:n])
+		return
+	}
 	b := w.input[w.used : w.used+held+n]
 	parsed := l.cut(s, b)
 	w.used += len(b)
 	s.batch.input = max(0, parsed-held)
 	s.batch.held = b[min(parsed, held):held]
+	l.spend(s, parsed)
 
 	switch {
 	case n == len(buf) && s.batch.input > 0:
@@ -443,10 +461,15 @@ func (l *loop) interest(s *Session, writing bool) {
 func (l *loop) finish() {
 	for _, s := range l.ready {
 		s.state.clear(stateQueued)
-		if s.batch.frames > 0 && !s.state.has(stateVerified) {
+		switch {
+		case s.batch.frames == 0:
+		case !s.state.has(stateVerified):
 			s.state.set(stateVerified)
 			l.register(s)
+			l.s.admission.proved(s.peer.Addr(), l.now)
 			l.s.cfg.Keeper.Update(s.id, s.blob())
+		case !s.current.Load() && !s.state.has(stateTwin):
+			l.twin(s)
 		}
 		if why := s.batch.close; why != closeNone && (len(s.unsent) == 0 || why != CloseEOF) {
 			l.drop(s, why)
@@ -463,6 +486,15 @@ func (l *loop) settle() { l.inFlight.Store(l.oldest()) }
 func (l *loop) register(s *Session) {
 	if old := l.s.registry.enter(s); old != nil && l.work.at.Unix()-old.heard.Load() < int64(replacedSilence/time.Second) {
 		l.s.count.twins.Add(1)
+	}
+}
+
+// twin notes a device that speaks on a connection although a newer one took
+// its place.
+func (l *loop) twin(s *Session) {
+	if now := l.s.registry.current(s.device.IMEI); now != nil && now != s {
+		s.state.set(stateTwin)
+		l.s.trouble(&l.s.devices, s.device.IMEI, TroubleTwin, s, now.peer.String())
 	}
 }
 

@@ -35,6 +35,10 @@ type counters struct {
 	input    atomic.Uint64 // bytes
 	junk     atomic.Uint64 // bytes
 	twins    atomic.Uint64
+	flaps    atomic.Uint64
+	badDigit atomic.Uint64
+	paced    atomic.Uint64
+	waits    atomic.Uint64
 	accepted atomic.Uint64
 	closed   [numReasons]atomic.Uint64
 	refused  [numRefusals]atomic.Uint64
@@ -48,11 +52,14 @@ const (
 	refusedLimit refusal = iota
 	refusedRoom
 	refusedDescriptors
+	refusedNetwork
+	refusedNetworkFailures
+	refusedFailures
 	numRefusals
 )
 
 //nolint:gochecknoglobals // read-only table
-var refusalNames = [numRefusals]string{"connections", "no_room", "descriptors"}
+var refusalNames = [numRefusals]string{"connections", "no_room", "descriptors", "network_accepts", "network_failed_logins", "failed_logins"}
 
 // collector shows the counters to Prometheus.
 type collector struct {
@@ -87,6 +94,10 @@ func newCollector(s *Server) *collector {
 			{desc("answer_bytes_total", "Bytes recorded as answers to devices."), &c.answers},
 			{desc("junk_bytes_total", "Bytes between frames that belong to no frame."), &c.junk},
 			{desc("twin_devices_total", "Logins of a device that is alive on another connection."), &c.twins},
+			{desc("flapping_logins_total", "Logins of devices that logged in too often within a minute."), &c.flaps},
+			{desc("logins_bad_check_digit_total", "Logins whose IMEI has a wrong check digit."), &c.badDigit},
+			{desc("reads_paced_total", "Times a connection brought more than its share and was left unread for a while."), &c.paced},
+			{desc("accept_waits_total", "Times connections waited in the kernel because too many came at once."), &c.waits},
 		},
 	}
 }

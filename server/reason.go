@@ -18,6 +18,13 @@ const (
 	CloseUrgent                    // an urgent mark inside a frame hides what follows
 	CloseReplaced                  // the same IMEI lives on a newer connection and this one is silent
 	CloseUnknownMax                // the limit of unknown devices is reached
+	CloseBlocked                   // the operator blocked the device
+	CloseNotAllowed                // the policy is allow, and nobody allowed the device
+	CloseIMEI                      // the login names no device: no digits, or a wrong check digit where that is asked for
+	CloseIMEIChanged               // a login of another device on the same connection
+	CloseAddressMax                // too many unknown devices from one address
+	CloseProxy                     // a balancer's connection without a PROXY header, or a header from somebody else
+	CloseRefused                   // the network behind a balancer has used up a budget
 	CloseShutdown                  // the server ends
 	CloseContradiction             // after a resume kernel and log contradict each other
 	CloseReleased                  // an operator stopped the server
@@ -28,7 +35,19 @@ const (
 //nolint:gochecknoglobals // read-only table
 var reasonNames = [numReasons]string{
 	"none", "eof", "reset", "login_timeout", "frame_timeout", "idle_timeout", "write_timeout",
-	"no_login", "no_room", "urgent", "replaced", "unknown_devices", "shutdown", "contradiction", "released", "internal",
+	"no_login", "no_room", "urgent", "replaced", "unknown_devices",
+	"blocked", "not_allowed", "bad_imei", "imei_changed", "address_devices", "proxy_header", "refused", "shutdown", "contradiction", "released", "internal",
+}
+
+// ours says whether a connection ended for a reason of the server's own: no
+// stranger is to blame.
+func (r CloseReason) ours() bool {
+	switch r {
+	case CloseRoom, CloseShutdown, CloseContradiction, CloseReleased, CloseInternal, CloseRefused:
+		return true
+	default:
+		return false
+	}
 }
 
 // String returns the metric label.

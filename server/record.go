@@ -57,12 +57,16 @@ type Appender interface {
 
 // Directory is what the operator has said of devices.
 type Directory interface {
-	// Device returns the settings of a device and whether it is known.
+	// Device returns the settings of a device and whether it is known. Of one
+	// that is not, Refuse may be set, too.
 	Device(imei protocol.IMEI) (DeviceSettings, bool)
+	// Len returns how many devices are known.
+	Len() int
 }
 
 // DeviceSettings are the operator's attributes of one device.
 type DeviceSettings struct {
 	Model     string
 	UTCOffset *int32 // seconds east of UTC; nil: the device's own
+	Refuse    CloseReason
 }

@@ -77,19 +77,38 @@ func (r *Registry) leave(imei protocol.IMEI, s *Session) {
 	s.current.Store(false)
 }
 
-// admit says whether a device that the operator does not know may come in:
-// the number of such devices is limited, for anybody can invent IMEIs.
-func (r *Registry) admit(imei protocol.IMEI) bool {
+// admit says whether a device that the operator does not know may come in
+// beside those that are known, and whether it is a new one: their number is
+// limited, for anybody can invent IMEIs.
+func (r *Registry) admit(imei protocol.IMEI, known int) (fresh, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, ok := r.fresh[imei]; ok {
-		return true
+	if _, again := r.fresh[imei]; again {
+		return false, true
 	}
-	if len(r.fresh) >= r.limit {
-		return false
+	if known+len(r.fresh) >= r.limit {
+		return false, false
 	}
 	r.fresh[imei] = struct{}{}
-	return true
+	return true, true
+}
+
+// forget takes back an admission.
+func (r *Registry) forget(imei protocol.IMEI) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.fresh, imei)
+}
+
+// review forgets the fresh devices that are known by now.
+func (r *Registry) review(d Directory) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for imei := range r.fresh {
+		if _, known := d.Device(imei); known {
+			delete(r.fresh, imei)
+		}
+	}
 }
 
 // Online is one device that is connected now.

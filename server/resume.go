@@ -253,5 +253,8 @@ func (l *loop) place(s *Session) bool {
 	}
 	s.in, s.out = at.consumed, at.written
 	s.state.clear(stateUnplaced)
+	if s.in == 0 && (s.state.has(stateBehindProxy) || l.s.trusted(s.peer.Addr())) {
+		s.state.set(stateProxy) // it comes first, and is there still
+	}
 	return true
 }

@@ -27,26 +27,6 @@ import (
 // durable any more: Serve ends with it, so that a supervisor starts afresh.
 var ErrBroken = errors.New("gt06/server: log is broken")
 
-// Limits bound what devices and strangers can use. Zero values mean the
-// defaults of DefaultLimits.
-type Limits struct {
-	Connections    int           // open at a time; more are closed at once
-	UnknownDevices int           // distinct IMEIs nobody has registered
-	Login          time.Duration // from accept to the login
-	Frame          time.Duration // half a frame, plus a second for each 256 bytes of it
-	Idle           time.Duration // no input at all
-	Write          time.Duration // answers not taken
-}
-
-// DefaultLimits are the deadlines of RELIABILITY.md section 5: a tracker logs
-// in at once and sends a heartbeat every 3 to 5 minutes.
-func DefaultLimits() Limits {
-	return Limits{
-		Connections: 100_000, UnknownDevices: 50_000,
-		Login: 10 * time.Second, Frame: 10 * time.Second, Idle: 10 * time.Minute, Write: 10 * time.Second,
-	}
-}
-
 // Config is what a Server is made of.
 type Config struct {
 	Generation  uint64 // of this owner; the upper bits of its connection ids. Resume sets it again
@@ -56,6 +36,8 @@ type Config struct {
 	Directory   Directory
 	Decoder     *protocol.Decoder
 	Limits      Limits
+	Proxies     []netip.Prefix // balancers: their connections begin with a PROXY header
+	CheckDigit  bool           // refuse IMEIs whose check digit is wrong; many clones have such
 	// Answers says whose habit answers follow, by type and the operator's model;
 	// nil: Traccar's.
 	Answers func(typ byte, model string) protocol.Policy
@@ -75,14 +57,19 @@ type Server struct {
 	log      *zap.Logger
 	registry *Registry
 	loops    []*loop
-	count    counters
-	delay    prometheus.Histogram
-	start    time.Time
-	nextConn atomic.Uint64
-	watching atomic.Int32
-	stopped  atomic.Pointer[stop] // why nothing is read; nil while all is well
-	broken   chan error
-	adopted  map[uint64]*Session // by id, until Resume
+	pace     pace
+
+	admission *admission
+	devices   troubles // of devices that came in
+	refused   troubles // of those that did not
+	count     counters
+	delay     prometheus.Histogram
+	start     time.Time
+	nextConn  atomic.Uint64
+	watching  atomic.Int32
+	stopped   atomic.Pointer[stop] // why nothing is read; nil while all is well
+	broken    chan error
+	adopted   map[uint64]*Session // by id, until Resume
 }
 
 // stop is a time in which nothing can be made durable.
@@ -93,13 +80,7 @@ type stop struct {
 
 // New prepares a server; nothing is accepted before Serve.
 func New(cfg Config) (*Server, error) {
-	defaults := DefaultLimits()
-	cfg.Limits.Connections = orDefault(cfg.Limits.Connections, defaults.Connections)
-	cfg.Limits.UnknownDevices = orDefault(cfg.Limits.UnknownDevices, defaults.UnknownDevices)
-	cfg.Limits.Login = orDefault(cfg.Limits.Login, defaults.Login)
-	cfg.Limits.Frame = orDefault(cfg.Limits.Frame, defaults.Frame)
-	cfg.Limits.Idle = orDefault(cfg.Limits.Idle, defaults.Idle)
-	cfg.Limits.Write = orDefault(cfg.Limits.Write, defaults.Write)
+	cfg.Limits.defaults()
 	cfg.Loops = orDefault(cfg.Loops, runtime.GOMAXPROCS(0))
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -109,6 +90,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, log: cfg.Logger, start: cfg.Now(), broken: make(chan error, 1),
+		pace: newPace(cfg.Limits.Frames), admission: newAdmission(&cfg.Limits),
 		registry: newRegistry(cfg.Limits.UnknownDevices), adopted: map[uint64]*Session{},
 		delay: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "gt06_ack_delay_seconds",
@@ -242,6 +224,17 @@ func (s *Server) Alive() bool {
 func (s *Server) Watch() (off func()) {
 	s.watching.Add(1)
 	return sync.OnceFunc(func() { s.watching.Add(-1) })
+}
+
+// Review looks again at every device that is connected: the Directory says
+// something else. What is refused now is hung up, settings of others hold from
+// the next frame on.
+func (s *Server) Review() {
+	s.registry.review(s.cfg.Directory)
+	for _, l := range s.loops {
+		l.review.Store(true)
+		l.wake()
+	}
 }
 
 // Registry returns the current connections by device.

@@ -99,7 +99,11 @@ type everybody struct{}
 
 func (everybody) Device(protocol.IMEI) (DeviceSettings, bool) { return DeviceSettings{}, true }
 
+func (everybody) Len() int { return 0 }
+
 type nobody struct{}
+
+func (nobody) Len() int { return 0 }
 
 func (nobody) Device(protocol.IMEI) (DeviceSettings, bool) { return DeviceSettings{}, false }
 
@@ -272,7 +276,7 @@ func TestManyFramesInOneReadAreAnsweredInOrder(t *testing.T) {
 func TestBulkUploadIsNotHeldUpByHalfFrames(t *testing.T) {
 	t.Parallel()
 	log := &memoryLog{}
-	_, addr := start(t, log, nil)
+	_, addr := start(t, log, func(c *Config) { c.Limits.Frames = -1 })
 	c := dial(t, addr)
 	write(t, c, unhex(t, loginHex))
 	expect(t, c, answerTo(t, 0x01, 1))

@@ -33,6 +33,8 @@ type Session struct {
 	batch batchState
 	state sessionState
 
+	early  uint8 // frames before a login
+	due    int64 // microseconds on the server's clock: see pace
 	opened int64 // milliseconds on the server's clock
 	since  int64 // when the wait began that state says (half frame, unsent)
 
@@ -56,17 +58,22 @@ type batchState struct {
 }
 
 // sessionState are the flags of a session.
-type sessionState uint8
+type sessionState uint16
 
 const (
-	stateQueued   sessionState = 1 << iota // in the batch that is being collected
-	stateAgain                             // has input the next batch must look at
-	stateHangUp                            // the device ended its side: read to the end, then close
-	stateUrgent                            // urgent data was seen: the kernel stops reads at its mark
-	stateHalf                              // half a frame waits
-	stateVerified                          // sent a valid frame after its login
-	stateFramed                            // a whole frame has come
-	stateUnplaced                          // taken over; where its streams stand is not known yet
+	stateQueued      sessionState = 1 << iota // in the batch that is being collected
+	stateAgain                                // has input the next batch must look at
+	stateHangUp                               // the device ended its side: read to the end, then close
+	stateUrgent                               // urgent data was seen: the kernel stops reads at its mark
+	stateHalf                                 // half a frame waits
+	stateVerified                             // sent a valid frame after its login
+	stateFramed                               // a whole frame has come
+	stateUnplaced                             // taken over; where its streams stand is not known yet
+	statePaced                                // brought more than its share and is not read for a while
+	stateTwin                                 // was found to be one of two
+	stateFlapping                             // logged in too often
+	stateProxy                                // a PROXY header must come first
+	stateBehindProxy                          // one came: peer is from it
 )
 
 func (s sessionState) has(f sessionState) bool { return s&f != 0 }
@@ -80,3 +87,9 @@ func (s *sessionState) take(f sessionState) bool {
 
 // loggedIn says whether the device has named itself.
 func (s *Session) loggedIn() bool { return s.device.IMEI != 0 }
+
+// failed says whether nothing came of the connection: no login, or one too many
+// and no frame behind it.
+func (s *Session) failed() bool {
+	return !s.loggedIn() || s.state.has(stateFlapping) && !s.state.has(stateVerified)
+}

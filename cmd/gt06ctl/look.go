@@ -108,15 +108,20 @@ func (t *tool) sayStatus(out io.Writer, st *control.Status) error {
 
 func (t *tool) devicesCommand() *cobra.Command {
 	var stale time.Duration
+	var problems bool
 	c := &cobra.Command{
-		Use: "devices [list]", Short: "List the devices", Example: "  gt06ctl devices\n  gt06ctl devices --stale 5m",
+		Use: "devices [list]", Short: "List the devices, say which may come in, what is wrong with them",
+		Example: "  gt06ctl devices\n  gt06ctl devices --stale 5m\n  gt06ctl devices --problems\n  gt06ctl devices allow 490154203237518",
 		Args: cobra.MatchAll(cobra.MaximumNArgs(1), func(_ *cobra.Command, args []string) error {
 			if len(args) == 1 && args[0] != "list" {
-				return fmt.Errorf("devices knows %q, not %q", "list", args[0])
+				return fmt.Errorf("devices knows no %q", args[0])
 			}
 			return nil
 		}),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if problems {
+				return t.problems(cmd)
+			}
 			var list []control.Device
 			if err := t.call(cmd.Context(), "devices", &list); err != nil {
 				return err
@@ -147,6 +152,8 @@ func (t *tool) devicesCommand() *cobra.Command {
 		},
 	}
 	c.Flags().DurationVar(&stale, "stale", 0, "only devices silent for longer than this")
+	c.Flags().BoolVar(&problems, "problems", false, "what is wrong with devices since the server began, and what mends it")
+	c.AddCommand(t.deviceCommands()...)
 	return c
 }
 

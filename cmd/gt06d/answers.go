@@ -64,6 +64,7 @@ func (a *app) Status(context.Context) control.Status {
 		st.Reasons = append(st.Reasons, why)
 	}
 	st.Keeper, st.LastUpgrade = keeper, a.lastUpgrade()
+	a.health(&st)
 	if len(st.Reasons) > 0 {
 		st.State = "degraded"
 	}
@@ -80,6 +81,11 @@ func (a *app) handlers() map[string]control.Handler {
 		},
 		"devices": func(context.Context, json.RawMessage, func(any) error) (any, error) {
 			return a.board.Devices(), nil
+		},
+		"devices-change": a.handleDevicesChange,
+		"devices-policy": a.handleDevicesPolicy,
+		"problems": func(ctx context.Context, _ json.RawMessage, _ func(any) error) (any, error) {
+			return a.Problems(ctx)
 		},
 		"validate": func(context.Context, json.RawMessage, func(any) error) (any, error) {
 			return a.board.Validate(), nil

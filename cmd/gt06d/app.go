@@ -63,6 +63,10 @@ type app struct {
 	waits    waits
 	queue    queue
 	board    *board.Board
+	trend    trend
+	clock    clock
+	memory   control.Memory
+	most     int // connections
 
 	// The database behind it.
 	fleet   directory
@@ -102,6 +106,7 @@ func open(ctx context.Context, cfg config.Config, stderr io.Writer, env func(str
 			err = errors.Join(err, a.close())
 		}
 	}()
+	a.memory = limitMemory(cfg.Memory, env)
 	if a.up, err = handover.NewUpgrader(a.fail); err != nil {
 		return nil, err
 	}
@@ -230,8 +235,14 @@ func (a *app) gather() error {
 	if err != nil {
 		return cli.Fail(cli.Usage, err)
 	}
+	balancers, err := a.cfg.Balancers()
+	if err != nil {
+		return cli.Fail(cli.Usage, err)
+	}
 	a.server, err = server.New(server.Config{
 		Answers:    answers,
+		Proxies:    balancers,
+		CheckDigit: a.cfg.Devices.CheckDigit,
 		Generation: a.spool.Generation(), Limits: a.limits(), Decoder: &a.decoder, Keeper: a.keep.loops(),
 		NewAppender: func() server.Appender { return &appender{log: a.spool} },
 		Directory:   &a.fleet, Observe: a.observe, Failpoint: a.fail, Logger: a.log, Registerer: a.reg,
@@ -330,6 +341,9 @@ func (a *app) takeOver() error {
 	if err := a.spool.Own(); err != nil {
 		return notWritable(a.cfg.DataDir, err)
 	}
+	if err := a.fleet.read(a.fleetPath(), a.cfg.Devices.Policy); err != nil {
+		a.log.Error("what was known of devices cannot be read: nobody is refused until the database was", zap.Error(err))
+	}
 	var err error
 	a.resumed, err = a.server.Resume(a.spool.Generation(), func(each func(*server.Record)) error {
 		r := spool.NewReader(filepath.Join(a.cfg.DataDir, "spool"), position(a.keep.mark))
@@ -391,9 +405,12 @@ func (a *app) limits() server.Limits {
 	if c.Connections > 0 {
 		most = min(most, c.Connections)
 	}
+	a.most = most
 	return server.Limits{
 		Connections: most, UnknownDevices: c.UnknownDevices, Login: time.Duration(c.Login),
 		Frame: time.Duration(c.Frame), Idle: time.Duration(c.Idle), Write: time.Duration(c.Write),
+		Accepts: c.Accepts, NetworkAccepts: c.NetworkAccepts, FailedLogins: c.FailedLogins, NetworkFailedLogins: c.NetworkFailedLogins,
+		AddressDevices: c.AddressDevices, DeviceLogins: c.DeviceLogins, Frames: c.Frames,
 	}
 }
 

@@ -71,12 +71,7 @@ func (q *queue) save() error {
 	if err != nil {
 		return err
 	}
-	f, err := os.OpenFile(q.path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	return errors.Join(err, f.Sync(), f.Close(), os.Rename(q.path+".new", q.path))
+	return replaceFile(q.path, b)
 }
 
 func (q *queue) add(c queued) error {

@@ -235,6 +235,7 @@ func (a *app) settle(ctx context.Context) {
 			return
 		case <-tick.C:
 			a.mark()
+			a.clock.note(time.Now())
 		}
 	}
 }

@@ -78,9 +78,7 @@ func (a *app) handleImport(ctx context.Context, args json.RawMessage, send func(
 	if err := w.Drain(ctx); err != nil {
 		return nil, &control.Error{Text: err.Error(), Hints: []string{"run it again: it goes on where it ended"}}
 	}
-	if err := a.fleet.load(ctx, store); err != nil {
-		a.log.Warn("read the devices", zap.Error(err))
-	}
+	a.reread(ctx)
 	st := w.Status()
 	out := control.Imported{
 		Stream: s.name, Records: report.Records, First: report.First, Last: report.Last,

@@ -17,7 +17,7 @@ import (
 	"go.uber.org/zap"
 
 	"gt06/cmd/internal/cli"
-	"gt06/protocol"
+	"gt06/cmd/internal/config"
 	"gt06/server"
 	"gt06/storage"
 	"gt06/storage/photo"
@@ -69,39 +69,6 @@ func broken(err error) error {
 	return err
 }
 
-// directory is what the operator has said of devices, as the store had it at
-// the last look.
-type directory struct {
-	learn   func([]sqlstore.Device) // hears of each look
-	devices atomic.Pointer[map[protocol.IMEI]server.DeviceSettings]
-}
-
-// Device implements server.Directory.
-func (d *directory) Device(imei protocol.IMEI) (server.DeviceSettings, bool) {
-	m := d.devices.Load()
-	if m == nil {
-		return server.DeviceSettings{}, false
-	}
-	s, ok := (*m)[imei]
-	return s, ok
-}
-
-func (d *directory) load(ctx context.Context, s *sqlstore.Store) error {
-	list, err := s.Devices(ctx)
-	if err != nil {
-		return err
-	}
-	m := make(map[protocol.IMEI]server.DeviceSettings, len(list))
-	for i := range list {
-		if imei, err := protocol.ParseIMEI(list[i].IMEI); err == nil {
-			m[imei] = server.DeviceSettings{Model: list[i].Model, UTCOffset: list[i].UTCOffset}
-		}
-	}
-	d.devices.Store(&m)
-	d.learn(list)
-	return nil
-}
-
 // storeState is the database as status shows it: it may not be open yet.
 type storeState struct {
 	mu     sync.Mutex
@@ -147,9 +114,6 @@ func (a *app) storeRows(ctx context.Context) error {
 		return err
 	}
 	defer store.Close() //nolint:errcheck // the process ends
-	if err := a.fleet.load(ctx, store); err != nil {
-		a.log.Warn("read the devices", zap.Error(err))
-	}
 	node, err := a.stream(ctx, store)
 	if err != nil {
 		return err
@@ -159,11 +123,13 @@ func (a *app) storeRows(ctx context.Context) error {
 		Log:  a.rowLog(),
 		Node: node, Epoch: int64(a.spool.Generation()),
 		Decoder: &a.decoder, Failpoint: a.fail, Photos: photo.New(a.photoDir()), Stored: a.stored,
+		Confirm: func() bool { return a.fleet.effective() != config.PolicyOpen }, Caps: sqlstore.Caps{Quarantined: a.cfg.Devices.QuarantineRows},
 	})
 	a.store.set(store, w, "")
+	a.reread(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	wg.Go(func() { a.look(ctx, store, w, begin) })
+	wg.Go(func() { a.look(ctx, w, begin) })
 	return w.Run(ctx)
 }
 
@@ -207,7 +173,7 @@ func (a *app) openStore(ctx context.Context) (*sqlstore.Store, error) {
 
 // look reads the devices again each minute, and once counts what was not
 // stored when this process began.
-func (a *app) look(ctx context.Context, store *sqlstore.Store, w *sqlstore.Writer, begin storage.Position) {
+func (a *app) look(ctx context.Context, w *sqlstore.Writer, begin storage.Position) {
 	dir := filepath.Join(a.cfg.DataDir, "spool")
 	for !w.Status().Begun {
 		if !pause(ctx, 20*time.Millisecond) {
@@ -221,9 +187,8 @@ func (a *app) look(ctx context.Context, store *sqlstore.Store, w *sqlstore.Write
 	a.backlog.before.Store(n)
 	a.backlog.counted.Store(true)
 	for pause(ctx, time.Minute) {
-		if err := a.fleet.load(ctx, store); err != nil && ctx.Err() == nil {
-			a.log.Warn("read the devices", zap.Error(err))
-		}
+		a.reread(ctx)
+		a.trend.note(a.Status(ctx).Store.Lag)
 	}
 }
 

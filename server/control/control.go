@@ -71,8 +71,22 @@ type Status struct {
 	Spool         SpoolInfo `json:"spool"`
 	Store         StoreInfo `json:"store"`
 	Sinks         []Sink    `json:"sinks"`
+	Clock         ClockInfo `json:"clock"`
+	Memory        Memory    `json:"memory"`
 	Keeper        *Keeper   `json:"keeper"`       // null: none
 	LastUpgrade   *Upgrade  `json:"last_upgrade"` // null: none yet
+}
+
+// ClockInfo is the machine's clock in Status.
+type ClockInfo struct {
+	Synchronised string `json:"synchronised"` // yes, no, unknown: the kernel does not say
+}
+
+// Memory is the process' memory in Status, bytes.
+type Memory struct {
+	Resident int64  `json:"resident"`
+	Limit    int64  `json:"limit"` // of the heap; 0: none
+	From     string `json:"from"`  // of the limit: GOMEMLIMIT, configuration, cgroup, none
 }
 
 // Keeper is the descriptor keeper's part of Status.
@@ -321,6 +335,48 @@ type Device struct {
 	Alarm     string   `json:"alarm,omitempty"`   // the last one
 	AlarmTime string   `json:"alarm_time,omitempty"`
 	Problems  []string `json:"problems"` // of a closed set; empty: none
+}
+
+// DeviceChange is what an operator says of one device; null leaves it as it is.
+// A device that is not known is registered.
+type DeviceChange struct {
+	IMEI      string  `json:"imei"`
+	Status    *string `json:"status,omitempty"` // allowed, quarantined, blocked
+	Name      *string `json:"name,omitempty"`   // "": none
+	Model     *string `json:"model,omitempty"`  // "": none
+	UTCOffset *int32  `json:"utc_offset_s,omitempty"`
+	OwnOffset bool    `json:"own_offset,omitempty"` // the device's own again, from its next login on
+}
+
+// DevicesChanged is what came of it.
+type DevicesChanged struct {
+	Changed    int `json:"changed"`
+	Registered int `json:"registered"` // of them, that were not known
+}
+
+// PolicyArgs asks for a policy for devices that are not known.
+type PolicyArgs struct {
+	Policy string `json:"policy"` // open, quarantine, allow; config: the configuration's again; "": only tell
+}
+
+// DevicePolicy is the one that holds.
+type DevicePolicy struct {
+	Policy   string `json:"policy"`
+	From     string `json:"from"` // configuration, operator
+	Known    int    `json:"known"`
+	Enforced bool   `json:"enforced"` // false until the devices were read once: nobody is refused
+}
+
+// Problem is something wrong with a device: a line of `gt06ctl devices
+// --problems --json`.
+type Problem struct {
+	IMEI  string `json:"imei"`
+	Name  string `json:"name,omitempty"`
+	Kind  string `json:"kind"`
+	Count int    `json:"count"` // since the server began
+	Last  string `json:"last"`  // RFC 3339; "": not known
+	Text  string `json:"text"`
+	Do    string `json:"do"` // what mends it
 }
 
 // Validation is `gt06ctl validate --json`: the three checks of SOP section 7.

@@ -8,7 +8,6 @@ import (
 	"encoding/binary"
 	"hash/fnv"
 	"math"
-	"time"
 
 	"gt06/protocol"
 	"gt06/storage"
@@ -26,20 +25,10 @@ const (
 
 // Why a frame is in quarantine. The names are the column's values.
 const (
-	ReasonNoLogin   = "no login"
-	ReasonUnknown   = "unknown frame"
-	ReasonDamaged   = "damaged: "
-	ReasonFutureFix = "future"
+	ReasonNoLogin = "no login"
+	ReasonUnknown = "unknown frame"
+	ReasonDamaged = "damaged: "
 )
-
-// future is how far ahead of the receipt a fix may be before the device's
-// clock is not believed.
-const future = 24 * time.Hour
-
-// first is the oldest plausible time: no device is older than the protocol.
-//
-//nolint:gochecknoglobals // a constant
-var first = time.Date(2010, 1, 1, 0, 0, 0, 0, time.UTC).Unix()
 
 // Position is a row of positions.
 type Position struct {
@@ -64,6 +53,9 @@ type Position struct {
 	Alarm      string
 	Cell       *protocol.Cell
 	Attributes []byte // JSON object
+
+	UTCOffset int32  // what the times were decoded with, seconds; no column
+	timeFlag  string // of Attributes
 }
 
 // Alarm is a row of alarms.
@@ -245,7 +237,7 @@ func (r *Rows) position(rec *storage.Record, m *protocol.Message) {
 		Device: rec.Device, ReceivedAt: rec.ReceivedAt, Kind: m.Kind.String(),
 		HasFix: m.Has&protocol.HasFix != 0, Valid: m.Valid, Latitude: m.Latitude, Longitude: m.Longitude,
 		SpeedKMH: m.SpeedKMH, Course: m.Course, Protocol: m.Type, Serial: m.Serial,
-		Satellites: integer(m, "sat"), Ignition: boolean(m, "ignition"),
+		Satellites: integer(m, "sat"), Ignition: boolean(m, "ignition"), UTCOffset: rec.UTCOffset,
 	}
 	if archived := boolean(m, "archive"); archived != nil {
 		p.Archived = *archived
@@ -261,10 +253,9 @@ func (r *Rows) position(rec *storage.Record, m *protocol.Message) {
 		cell := m.Cells[0]
 		p.Cell = &cell
 	}
-	var flag string
-	p.FixTime, p.Source, flag = fixTime(m, received)
+	p.FixTime, p.Source, p.timeFlag = fixTime(m, received, p.Archived)
 	p.Hash = hash(m)
-	p.Attributes = attributes(m, true, flag)
+	p.Attributes = attributes(m, true, p.timeFlag)
 	r.Positions = append(r.Positions, p)
 	if m.Kind == protocol.KindAlarm {
 		r.alarms(&p, m)
@@ -291,24 +282,6 @@ func (r *Rows) alarms(p *Position, m *protocol.Message) {
 		a.Alarm = string(name)
 		r.Alarms = append(r.Alarms, a)
 	}
-}
-
-// fixTime chooses the time of a row: the fix's, else the device's, else the
-// receipt's. A time in the future is a wrong clock; the row is flagged.
-func fixTime(m *protocol.Message, received int64) (t int64, source TimeSource, flag string) {
-	latest := received + int64(future/time.Second)
-	switch {
-	case m.Has&protocol.HasFixTime != 0:
-		t, source = m.FixTime, FromGPS
-	case m.Has&protocol.HasDeviceTime != 0:
-		t, source = m.DeviceTime, FromDevice
-	default:
-		return received, FromServer, ""
-	}
-	if t > latest || t < first {
-		return received, FromServer, "implausible"
-	}
-	return t, source, ""
 }
 
 // hash is what makes two rows of one device and second the same: coordinates,

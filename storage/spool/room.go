@@ -143,6 +143,7 @@ func (w *Writer) glance() {
 // judge sets or clears "full", with a margin between the two, so that a server
 // does not open and close with every segment.
 func (w *Writer) judge(total, free int64) {
+	w.free.Store(free)
 	const margin = 20 // a twentieth
 	switch {
 	case free < w.opt.MinFree:

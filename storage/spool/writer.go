@@ -56,6 +56,7 @@ type Writer struct {
 	bytes    atomic.Int64
 	oldest   atomic.Int64  // Unix seconds of the oldest segment's last write
 	front    atomic.Uint32 // number of the oldest segment
+	free     atomic.Int64
 
 	notifyMu sync.Mutex
 	notify   chan struct{} // closed when durable moves
@@ -445,13 +446,19 @@ func (w *Writer) Settled() storage.Position { return storage.Position(w.settled.
 // Stats are what `gt06ctl status` says of the log.
 type Stats struct {
 	Bytes    int64
+	Waiting  int64     // of it, in segments that are not wholly in the database
+	Most     int64     // MaxBytes
+	Free     int64     // on the file system
+	Left     int64     // MinFree
 	Oldest   time.Time // zero: empty
 	Appended uint64    // records, by this owner
 }
 
 // Stats returns figures of the log as of the last second.
 func (w *Writer) Stats() Stats {
-	s := Stats{Bytes: w.bytes.Load(), Appended: w.appended.Load()}
+	s := Stats{
+		Bytes: w.bytes.Load(), Waiting: w.metrics.unstored.Load(), Most: w.opt.MaxBytes, Free: w.free.Load(), Left: w.opt.MinFree, Appended: w.appended.Load(),
+	}
 	if t := w.oldest.Load(); t > 0 {
 		s.Oldest = time.Unix(t, 0).UTC()
 	}

@@ -32,7 +32,7 @@ type Redone struct {
 // there are replaced, so nothing is doubled; a frame that was in quarantine and
 // can be decoded now leaves it. The cursor is not touched.
 func (s *Store) Again(ctx context.Context, decoder *protocol.Decoder, photos Photos, items []Item) (done Redone, err error) {
-	w := &Writer{s: s, decoder: decoder, photos: photos, known: map[protocol.IMEI]device{}, touched: map[protocol.IMEI]int64{}, replace: true}
+	w := &Writer{s: s, decoder: decoder, photos: photos, caps: newCaps(Caps{}), known: map[protocol.IMEI]device{}, touched: map[protocol.IMEI]int64{}, replace: true}
 	return w.again(ctx, items)
 }
 

@@ -71,6 +71,8 @@ func (w *Writer) commit(ctx context.Context, rows *event.Rows, end storage.Posit
 	}
 	w.fail("store.committed")
 	w.learn(ids)
+	w.caps.commit()
+	w.judges.put(w.judging)
 	return merged, nil
 }
 
@@ -79,6 +81,11 @@ func (w *Writer) commit(ctx context.Context, rows *event.Rows, end storage.Posit
 func (w *Writer) apply(ctx context.Context, tx *sqlx.Tx, rows *event.Rows) (ids map[protocol.IMEI]int64, merged int64, err error) {
 	if ids, err = w.devices(ctx, tx, rows); err != nil {
 		return nil, 0, err
+	}
+	if !w.replace { // an operator asks for a replay
+		if err := w.caps.apply(ctx, tx, rows, ids); err != nil {
+			return nil, 0, err
+		}
 	}
 	for _, st := range w.statements(rows, ids) {
 		n, err := w.insert(ctx, tx, &st)
@@ -136,6 +143,10 @@ func (w *Writer) devices(ctx context.Context, tx *sqlx.Tx, rows *event.Rows) (ma
 	v := values{d: w.s.d}
 	var unknown []any
 	now := w.s.opt.Now().UnixMicro()
+	status := StatusAllowed
+	if w.confirm != nil && w.confirm() {
+		status = StatusQuarantined
+	}
 	for imei, seen := range rows.Seen {
 		known, ok := w.known[imei]
 		if ok {
@@ -148,6 +159,7 @@ func (w *Writer) devices(ctx context.Context, tx *sqlx.Tx, rows *event.Rows) (ma
 		}
 		v.open()
 		v.text(imei.String())
+		v.text(status)
 		v.micros(seen)
 		v.micros(seen)
 		v.micros(now)
@@ -158,7 +170,7 @@ func (w *Writer) devices(ctx context.Context, tx *sqlx.Tx, rows *event.Rows) (ma
 	if len(v.dst) == 0 {
 		return ids, nil
 	}
-	q := append([]byte("INSERT INTO devices (imei, first_seen_at, last_seen_at, created_at, updated_at) VALUES "), v.dst[:len(v.dst)-1]...)
+	q := append([]byte("INSERT INTO devices (imei, status, first_seen_at, last_seen_at, created_at, updated_at) VALUES "), v.dst[:len(v.dst)-1]...)
 	q = append(q, w.s.d.touch()...)
 	if _, err := tx.ExecContext(ctx, string(q)); err != nil {
 		return nil, fmt.Errorf("register devices: %w", err)
@@ -166,13 +178,14 @@ func (w *Writer) devices(ctx context.Context, tx *sqlx.Tx, rows *event.Rows) (ma
 	if len(unknown) == 0 {
 		return ids, nil
 	}
-	query, args, err := sqlx.In("SELECT id, imei FROM devices WHERE imei IN (?)", unknown)
+	query, args, err := sqlx.In("SELECT id, imei, status FROM devices WHERE imei IN (?)", unknown)
 	if err != nil {
 		return nil, err
 	}
 	var found []struct {
-		ID   int64  `db:"id"`
-		IMEI string `db:"imei"`
+		ID     int64  `db:"id"`
+		IMEI   string `db:"imei"`
+		Status string `db:"status"`
 	}
 	if err := tx.SelectContext(ctx, &found, query, args...); err != nil {
 		return nil, fmt.Errorf("read devices: %w", err)
@@ -183,6 +196,11 @@ func (w *Writer) devices(ctx context.Context, tx *sqlx.Tx, rows *event.Rows) (ma
 			return nil, err
 		}
 		ids[imei] = f.ID
+		if f.Status == StatusQuarantined {
+			w.caps.hold(imei)
+		} else {
+			delete(w.caps.held, imei)
+		}
 	}
 	return ids, nil
 }
@@ -276,19 +294,25 @@ func (w *Writer) reply(ctx context.Context, tx *sqlx.Tx, r *event.Reply, device 
 	return err
 }
 
-// latest moves latest_positions to the newest row of each device that has a
-// place and a time of its own.
+// latest moves latest_positions to the newest row of each device that may be
+// the latest: what cannot be is kept in positions only.
 func (w *Writer) latest(ctx context.Context, tx *sqlx.Tx, rows *event.Rows, ids map[protocol.IMEI]int64) error {
+	judges, err := w.judge(ctx, tx, rows, ids)
+	if err != nil {
+		return err
+	}
 	newest := map[protocol.IMEI]*event.Position{}
 	for i := range rows.Positions {
 		p := &rows.Positions[i]
-		if !p.HasFix || !p.Valid || p.Source != event.FromGPS {
+		if !judges[p.Device].Look(p) {
 			continue
 		}
-		if old := newest[p.Device]; old == nil || p.FixTime >= old.FixTime {
+		// The dialects' newest says the same of the row in the database.
+		if old := newest[p.Device]; old == nil || p.FixTime >= old.FixTime || !p.Archived && old.FixTime > p.ReceivedAt/1e6 {
 			newest[p.Device] = p
 		}
 	}
+	w.judging = judges
 	if len(newest) == 0 {
 		return nil
 	}
@@ -297,6 +321,48 @@ func (w *Writer) latest(ctx context.Context, tx *sqlx.Tx, rows *event.Rows, ids 
 		v.position(ids[imei], p)
 	}
 	w.sql = w.s.d.newest(v.dst[:len(v.dst)-1], "device_id", latestColumns)
-	_, err := tx.ExecContext(ctx, string(w.sql))
+	_, err = tx.ExecContext(ctx, string(w.sql))
 	return err
+}
+
+// judge returns copies of the judges of the devices in rows: they count once
+// the transaction does.
+func (w *Writer) judge(ctx context.Context, tx *sqlx.Tx, rows *event.Rows, ids map[protocol.IMEI]int64) (map[protocol.IMEI]*event.Judge, error) {
+	copies := map[protocol.IMEI]*event.Judge{}
+	byID := map[int64]*event.Judge{}
+	var unknown []any
+	for i := range rows.Positions {
+		imei := rows.Positions[i].Device
+		if copies[imei] != nil {
+			continue
+		}
+		known, ok := w.judges.get(imei)
+		copies[imei] = &known
+		if !ok {
+			byID[ids[imei]] = &known
+			unknown = append(unknown, ids[imei])
+		}
+	}
+	if len(unknown) == 0 {
+		return copies, nil
+	}
+	query, args, err := sqlx.In("SELECT device_id, latitude, longitude, fix_time FROM latest_positions WHERE latitude IS NOT NULL AND device_id IN (?)", unknown)
+	if err != nil {
+		return nil, err
+	}
+	found, err := tx.QueryxContext(ctx, query, args...)
+	if err != nil {
+		return nil, fmt.Errorf("read latest_positions: %w", err)
+	}
+	defer found.Close() //nolint:errcheck // Err is asked
+	for found.Next() {
+		var id int64
+		var latitude, longitude float64
+		var at any
+		if err := found.Scan(&id, &latitude, &longitude, &at); err != nil {
+			return nil, err
+		}
+		byID[id].Known(latitude, longitude, moment(at).Unix())
+	}
+	return copies, found.Err()
 }

@@ -43,7 +43,8 @@ type dialect interface {
 	merge(dst []byte, key, column string) []byte
 	// replace ends an INSERT whose rows replace those that are there already.
 	replace(dst []byte, key string, columns []string) []byte
-	// newest ends an INSERT that replaces a row when its fix_time is not older.
+	// newest ends an INSERT that replaces a row when its fix_time is not older, or
+	// the row's is one from the future.
 	newest(dst []byte, key string, columns []string) []byte
 	// touch ends the INSERT that registers devices and writes when they were seen.
 	touch() string
@@ -126,16 +127,20 @@ func (mariaDialect) merge(dst []byte, _, column string) []byte {
 	return append(append(dst, " = "...), column...)
 }
 
+// newer says whether a row is newer than the latest one: by its time, or because
+// the latest one has a time that had not come yet when this row was received.
+const newer = "VALUES(fix_time) >= fix_time OR fix_time > VALUES(received_at) AND NOT VALUES(archived)"
+
 func (mariaDialect) newest(dst []byte, _ string, columns []string) []byte {
 	dst = append(dst, " ON DUPLICATE KEY UPDATE "...)
 	for i, c := range columns {
 		if i > 0 {
 			dst = append(dst, ", "...)
 		}
-		dst = fmt.Appendf(dst, "%s = IF(VALUES(fix_time) >= fix_time, VALUES(%s), %s)", c, c, c)
+		dst = fmt.Appendf(dst, "%s = IF("+newer+", VALUES(%s), %s)", c, c, c)
 	}
 	// The time itself last: the others are compared with the old one.
-	return append(dst, ", fix_time = IF(VALUES(fix_time) >= fix_time, VALUES(fix_time), fix_time)"...)
+	return append(dst, ", fix_time = IF("+newer+", VALUES(fix_time), fix_time)"...)
 }
 
 func (mariaDialect) replace(dst []byte, _ string, columns []string) []byte {
@@ -210,7 +215,7 @@ func (sqliteDialect) newest(dst []byte, key string, columns []string) []byte {
 	for _, c := range columns {
 		dst = fmt.Appendf(dst, ", %s = excluded.%s", c, c)
 	}
-	return append(dst, " WHERE excluded.fix_time >= latest_positions.fix_time"...)
+	return append(dst, " WHERE excluded.fix_time >= latest_positions.fix_time OR latest_positions.fix_time > excluded.received_at AND NOT excluded.archived"...)
 }
 
 func (sqliteDialect) replace(dst []byte, key string, columns []string) []byte {

@@ -23,7 +23,12 @@ var partitioned = []struct{ table, column string }{
 // Maintain makes partitions ahead and drops what is older than the retention.
 // It is cheap when there is nothing to do.
 func (s *Store) Maintain(ctx context.Context) error {
-	return s.d.limits(ctx, s.db, s.opt.Now().UTC(), s.opt.Retention)
+	now := s.opt.Now().UTC()
+	// Frames that nobody could place have no partitions: they are few.
+	if _, err := s.db.ExecContext(ctx, "DELETE FROM quarantined_frames WHERE received_at < ?", now.Add(-s.opt.Retention).Format(time.DateTime)); err != nil {
+		return fmt.Errorf("drop old rows of quarantined_frames: %w", err)
+	}
+	return s.d.limits(ctx, s.db, now, s.opt.Retention)
 }
 
 func (mariaDialect) limits(ctx context.Context, db *sqlx.DB, now time.Time, keep time.Duration) error {

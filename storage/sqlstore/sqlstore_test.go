@@ -420,3 +420,54 @@ func TestEveryFrameIsOneRowOrMerged(t *testing.T) {
 	}
 	_ = os.Stdout
 }
+
+// at makes a fix of a device whose clock is ahead.
+func at(device, n int, ahead time.Duration, latitude uint32) storage.Record {
+	then := base.Add(time.Duration(n)*time.Second + ahead)
+	c := []byte{byte(then.Year() - 2000), byte(then.Month()), byte(then.Day()), byte(then.Hour()), byte(then.Minute()), byte(then.Second()), 0xc9}
+	c = append(c, byte(latitude>>24), byte(latitude>>16), byte(latitude>>8), byte(latitude), 0x0c, 0x46, 0x58, 0x60, 50, 0x14, 0x20)
+	return frame(device, n, 0x22, append(c, 0x01, 0xcc, 0x00, 0x28, 0x7d, 0x00, 0x1f, 0x71, 1, 0, 0))
+}
+
+// What cannot be is a row of positions and not the latest one.
+func TestTheLatestPositionIsAPlausibleOne(t *testing.T) {
+	t.Parallel()
+	databases(t, func(t *testing.T, opt sqlstore.Options, open func() *sqlx.DB) {
+		log := newLog()
+		const here, china = 40_000_000, 72_000_000
+		latest := func() (latitude float64) {
+			if err := open().Get(&latitude, "SELECT latitude FROM latest_positions"); err != nil {
+				t.Fatal(err)
+			}
+			return latitude * 1_800_000
+		}
+		same := func(what string, want float64) {
+			t.Helper()
+			if got := latest(); got < want-1 || got > want+1 {
+				t.Errorf("%s: latest latitude %.0f, want %.0f", what, got, want)
+			}
+		}
+		s := openStore(t, opt)
+		log.add(at(1, 0, 0, here), at(1, 30, 0, china))
+		drain(t, s, log, 1)
+		same("a jump in one batch", here)
+		log.add(at(1, 60, 0, china))
+		w := drain(t, s, log, 2) // another writer knows the place from the table
+		same("a jump after a start", here)
+		if p := w.Problems()[imei(1)]; len(p) != 1 || p[0].Kind != event.ProblemJump || p[0].Count != 1 {
+			t.Errorf("problems %+v", p)
+		}
+		log.add(at(1, 90, 0, china+9), at(1, 120, 0, china+10), at(1, 150, 0, china+11))
+		drain(t, s, log, 3)
+		same("fixes that agree with each other", china+11)
+		log.add(at(1, 200, 330*time.Minute, china+20))
+		drain(t, s, log, 4)
+		same("a clock that is ahead", china+20)
+		log.add(at(1, 260, 0, china+30))
+		drain(t, s, log, 5)
+		same("the clock is right again", china+30)
+		if n := count(t, open(), "SELECT COUNT(*) FROM positions"); n != 8 {
+			t.Errorf("%d positions, want all 8", n)
+		}
+	})
+}

@@ -56,7 +56,9 @@ type WriterOptions struct {
 	Photos    Photos            // nil: photos stay in the log
 	// Stored sees the rows of each transaction behind its commit. It must not
 	// keep them, and it holds up the next one.
-	Stored func(*event.Rows)
+	Stored  func(*event.Rows)
+	Confirm func() bool // whether a device that is registered now waits in quarantine; nil: none does
+	Caps    Caps
 }
 
 // Photos puts photos together; photo.Store is one.
@@ -106,6 +108,11 @@ type Writer struct {
 	reader   Reader
 	known    map[protocol.IMEI]device
 	touched  map[protocol.IMEI]int64 // last_seen_at in the open transaction
+	confirm  func() bool
+	caps     caps
+	forget   atomic.Bool // what is known of devices may have changed
+	judges   judges
+	judging  map[protocol.IMEI]*event.Judge // in the open transaction
 	items    []item
 	rows     event.Rows
 	msg      protocol.Message
@@ -127,6 +134,7 @@ type item struct {
 
 type writerMetrics struct {
 	rows, merged, quarantined, batches prometheus.Counter
+	capped                             prometheus.Counter
 	errors                             *prometheus.CounterVec
 	seconds, size                      prometheus.Histogram
 	maintained                         prometheus.Gauge
@@ -136,7 +144,7 @@ type writerMetrics struct {
 func (s *Store) Writer(o WriterOptions) *Writer {
 	w := &Writer{
 		s: s, log: o.Log, node: o.Node, epoch: o.Epoch, decoder: o.Decoder, failAt: o.Failpoint, photos: o.Photos, stored: o.Stored,
-		known: map[protocol.IMEI]device{}, touched: map[protocol.IMEI]int64{}, load: newLoader(o.Node),
+		confirm: o.Confirm, caps: newCaps(o.Caps), known: map[protocol.IMEI]device{}, touched: map[protocol.IMEI]int64{}, load: newLoader(o.Node),
 	}
 	w.status.Store(&Status{State: StateOK})
 	counter := func(name, help string) prometheus.Counter {
@@ -146,6 +154,7 @@ func (s *Store) Writer(o WriterOptions) *Writer {
 		rows:        counter("frames_total", "Frames whose rows are in the database."),
 		merged:      counter("merged_total", "Rows that were in the database already: devices sent them again."),
 		quarantined: counter("quarantined_total", "Frames in quarantine: unknown, damaged or refused by the database."),
+		capped:      counter("capped_total", "Rows left out because their device, or those without a name, had as many as they may; the log has their frames."),
 		batches:     counter("batches_total", "Transactions committed."),
 		errors:      register(s.opt.Registerer, prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gt06_store_errors_total", Help: "Failed batches, by what the database's error means."}, []string{"kind"})),
 		seconds: register(s.opt.Registerer, prometheus.NewHistogram(prometheus.HistogramOpts{
@@ -342,8 +351,12 @@ func (w *Writer) collect() error {
 func (w *Writer) store(ctx context.Context, items []item) error {
 	const retries = 5
 	w.rows.Reset()
+	w.caps.left = 0
 	for i := range items {
 		w.build(&items[i])
+	}
+	if w.forget.Swap(false) {
+		clear(w.known)
 	}
 	end := items[len(items)-1].end
 	var err error
@@ -431,6 +444,7 @@ func (w *Writer) committed(items []item, merged int64) {
 	if w.stored != nil {
 		w.stored(&w.rows)
 	}
+	w.metrics.capped.Add(float64(w.caps.left))
 	w.log.Release(w.position)
 	w.say(func(s *Status) {
 		s.State, s.LastError, s.Position = StateOK, "", w.position
@@ -477,6 +491,10 @@ func (w *Writer) backOff(ctx context.Context, err error, last time.Duration) tim
 	sleep(ctx, next/2+rand.N(next/2))
 	return next
 }
+
+// Forget makes the writer read again what the table says of devices: somebody
+// changed it.
+func (w *Writer) Forget() { w.forget.Store(true) }
 
 // sleep waits and reports whether the context is still alive.
 func sleep(ctx context.Context, d time.Duration) bool {

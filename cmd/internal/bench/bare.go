@@ -64,6 +64,9 @@ func (n *nowhere) End() uint64                      { return n.end.Load() }
 
 type nobody struct{}
 
+// Len implements server.Directory.
+func (nobody) Len() int { return 0 }
+
 func (nobody) Device(protocol.IMEI) (server.DeviceSettings, bool) {
 	return server.DeviceSettings{}, false
 }

@@ -17,7 +17,6 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"gt06/protocol"
-	"gt06/server"
 	"gt06/server/control"
 )
 
@@ -38,6 +37,10 @@ type Config struct {
 	Spool     Spool     `yaml:"spool"`
 	Retention Retention `yaml:"retention"`
 	Limits    Limits    `yaml:"limits"`
+	Devices   Devices   `yaml:"devices"`
+	Proxies   []string  `yaml:"proxies" help:"Networks of balancers whose connections begin with a PROXY v2 header: [10.0.0.0/24]."`
+	Memory    Memory    `yaml:"memory"`
+	Clock     Clock     `yaml:"clock"`
 	Upgrade   Upgrade   `yaml:"upgrade"`
 	Commands  Commands  `yaml:"commands"`
 	Answers   Answers   `yaml:"answers"`
@@ -73,16 +76,6 @@ type Spool struct {
 // Retention is how long rows stay in the database.
 type Retention struct {
 	Rows Duration `yaml:"rows" help:"How long rows of positions, alarms, heartbeats and events stay; whole days."`
-}
-
-// Limits of connections; zero means the default.
-type Limits struct {
-	Connections    int      `yaml:"connections" help:"Open connections; more are closed at once." default:"the descriptor limit less 256"`
-	UnknownDevices int      `yaml:"unknown_devices" help:"Distinct IMEIs that nobody has registered."`
-	Login          Duration `yaml:"login_timeout" help:"From the connection to the login."`
-	Frame          Duration `yaml:"frame_timeout" help:"For the rest of half a frame, plus a second for each 256 bytes of it."`
-	Idle           Duration `yaml:"idle_timeout" help:"Without any input."`
-	Write          Duration `yaml:"write_timeout" help:"For a device that does not take its answers."`
 }
 
 // Commands is what may be sent to devices.
@@ -160,20 +153,17 @@ type Log struct {
 
 // Defaults returns what holds when nobody says anything.
 func Defaults() Config {
-	limits := server.DefaultLimits()
 	return Config{
 		Listen: "127.0.0.1:5023", Admin: "127.0.0.1:8023", DataDir: control.DefaultDataDir(), Kind: "sqlite",
 		Spool:     Spool{Retention: Duration(7 * 24 * time.Hour)},
 		Retention: Retention{Rows: Duration(90 * 24 * time.Hour)},
-		Limits: Limits{
-			UnknownDevices: limits.UnknownDevices, Login: Duration(limits.Login), Frame: Duration(limits.Frame),
-			Idle: Duration(limits.Idle), Write: Duration(limits.Write),
-		},
-		Upgrade:  Upgrade{Probation: Duration(5 * time.Second)},
-		Commands: Commands{Allow: DefaultAllow(), CutBelowKMH: 20},
-		Answers:  Answers{Policy: "traccar"},
-		Checks:   Checks{Window: Duration(10 * time.Minute), Silent: Duration(5 * time.Minute)},
-		Keeper:   "auto", Log: Log{Level: "info"},
+		Limits:    defaultLimits(),
+		Devices:   Devices{Policy: PolicyOpen, QuarantineRows: 1000},
+		Upgrade:   Upgrade{Probation: Duration(5 * time.Second)},
+		Commands:  Commands{Allow: DefaultAllow(), CutBelowKMH: 20},
+		Answers:   Answers{Policy: "traccar"},
+		Checks:    Checks{Window: Duration(10 * time.Minute), Silent: Duration(5 * time.Minute)},
+		Keeper:    "auto", Log: Log{Level: "info"},
 	}
 }
 
@@ -323,6 +313,12 @@ func (c *Config) check() error {
 		return fmt.Errorf("keeper is %q: it can be auto or off", c.Keeper)
 	}
 	if _, err := c.Answers.Rules(); err != nil {
+		return err
+	}
+	if err := CheckPolicy(c.Devices.Policy); err != nil {
+		return err
+	}
+	if _, err := c.Balancers(); err != nil {
 		return err
 	}
 	switch c.Kind {
