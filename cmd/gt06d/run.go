@@ -217,12 +217,12 @@ admin     http://%s/ (board, metrics, healthz, readyz, api)
 data      %s
 log       %s
 store     %s
-control   %s
+%scontrol   %s
 keeper    %s
 next      gt06ctl simulate --devices 20 --duration 10s%s
           gt06ctl status%s
 ready
-`, cli.Version(), a.spool.Generation(), a.devices.Addr(), a.adminLn.Addr(), a.cfg.DataDir, filepath.Join(a.cfg.DataDir, "spool"), where, path, a.keep.line(), dir, dir)
+`, cli.Version(), a.spool.Generation(), a.devices.Addr(), a.adminLn.Addr(), a.cfg.DataDir, filepath.Join(a.cfg.DataDir, "spool"), where, a.sinkLines(), path, a.keep.line(), dir, dir)
 }
 
 // settle moves the settled mark once a second.

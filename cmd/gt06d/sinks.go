@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -80,6 +82,23 @@ func (a *app) makeSinks() error {
 		a.sinks = append(a.sinks, s)
 	}
 	return nil
+}
+
+// sinkLines is what the greeting says of the sinks.
+func (a *app) sinkLines() (lines string) {
+	for i := range a.cfg.Sinks {
+		c := &a.cfg.Sinks[i]
+		var address string
+		if c.Webhook != nil {
+			address = c.Webhook.URL
+		} else {
+			address, _, _ = strings.Cut(c.NATS.URL, ",")
+		}
+		if u, err := url.Parse(address); err == nil { // the path may be a secret
+			lines += fmt.Sprintf("sink      %s: %s://%s\n", c.Name, u.Scheme, u.Host)
+		}
+	}
+	return lines
 }
 
 // runSinks sends until the context ends. A sink that ends before is no reason

@@ -122,7 +122,7 @@ const (
 	StateOpening State = "opening" // another process sends still, or the cursor cannot be read
 	StateOK      State = "ok"
 	StateFailing State = "failing" // the receiver does not take what it is sent
-	StateStuck   State = "stuck"   // and has not for longer than it may
+	StateStuck   State = "stuck"   // and has not for longer than it may, or does not reply
 	StateStopped State = "stopped" // no repetition helps: the cursor is damaged or newer
 )
 
@@ -155,6 +155,7 @@ type Sink struct {
 	since   atomic.Int64           // Unix nanoseconds: failing since; 0: it is not
 	pending atomic.Int64           // records in the batch
 	oldest  atomic.Int64           // Unix microseconds, of the batch; 0: none
+	asked   atomic.Int64           // Unix nanoseconds: the receiver was given the batch; 0: it has replied
 }
 
 // New prepares a sink; Run does the work.
@@ -178,8 +179,12 @@ func (s *Sink) Status() Status {
 	if at := s.oldest.Load(); at != 0 {
 		st.Oldest = max(0, time.Since(time.UnixMicro(at)))
 	}
-	if at := s.since.Load(); st.State == StateFailing && at != 0 && time.Since(time.Unix(0, at)) > stuckAfter {
+	since := func(at int64) time.Duration { return time.Since(time.Unix(0, at)) }
+	if at := s.since.Load(); st.State == StateFailing && at != 0 && since(at) > stuckAfter {
 		st.State = StateStuck
+	}
+	if at := s.asked.Load(); st.State == StateOK && at != 0 && since(at) > stuckAfter {
+		st.State, st.LastError = StateStuck, fmt.Sprintf("no reply for %v", since(at).Truncate(time.Second))
 	}
 	return st
 }
@@ -257,10 +262,10 @@ func (s *Sink) failed(kind Kind, err error) (after time.Duration) {
 	switch {
 	case s.since.CompareAndSwap(0, time.Now().UnixNano()):
 		s.alarmed = false
-		s.log.Warn("the receiver does not take what it is sent: trying on", zap.String("kind", string(kind)), zap.Error(err))
+		s.log.Warn("a sink cannot send: trying on", zap.String("kind", string(kind)), zap.Error(err))
 	case !s.alarmed && time.Since(time.Unix(0, s.since.Load())) > stuckAfter:
 		s.alarmed = true
-		s.log.Error("the receiver still does not take what it is sent: look at it; the log keeps what waits as long as it keeps anything", zap.String("kind", string(kind)), zap.Error(err))
+		s.log.Error("a sink still cannot send: look at its receiver; what waits stays in the log as long as anything does", zap.String("kind", string(kind)), zap.Error(err))
 	}
 	s.say(func(st *Status) { st.State, st.LastError = StateFailing, err.Error() })
 	return after
@@ -268,7 +273,7 @@ func (s *Sink) failed(kind Kind, err error) (after time.Duration) {
 
 func (s *Sink) well() {
 	if at := s.since.Swap(0); at != 0 {
-		s.log.Info("the receiver takes what it is sent again", zap.Duration("took", time.Since(time.Unix(0, at))))
+		s.log.Info("a sink sends again", zap.Duration("took", time.Since(time.Unix(0, at))))
 	}
 	if st := s.state.Load(); st.State != StateOK {
 		s.say(func(st *Status) { st.State, st.LastError = StateOK, "" })
@@ -399,6 +404,8 @@ func (s *Sink) note(ctx context.Context) error {
 
 func (s *Sink) send(ctx context.Context) error {
 	begin := time.Now()
+	s.asked.Store(begin.UnixNano())
+	defer s.asked.Store(0)
 	if err := s.opt.Receiver.Send(ctx, &s.batch); err != nil {
 		return err
 	}

@@ -161,6 +161,13 @@ func TestBatchIsTheSameAfterAKill(t *testing.T) {
 		time.Sleep(time.Second) //nolint:forbidigo // virtual
 		log.add(record(3), record(4), record(5))
 		time.Sleep(time.Second) //nolint:forbidigo // virtual
+		if st := s.Status(); st.State != sink.StateOK || st.Lag != 3 {
+			t.Errorf("a second without a reply: %+v", st)
+		}
+		time.Sleep(time.Minute) //nolint:forbidigo // virtual
+		if st := s.Status(); st.State != sink.StateStuck || st.LastError != "no reply for 1m1s" {
+			t.Errorf("a minute without a reply: %+v", st)
+		}
 		if err := stop(); err != nil {
 			t.Error(err)
 		}

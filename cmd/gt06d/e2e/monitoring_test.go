@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -76,6 +77,32 @@ func TestScrape(t *testing.T) {
 		t.Errorf("the new program knows of %q upgrades", n)
 	}
 	d.check(f, res)
+}
+
+// A database that is away is seen in the figures that the alerts look at.
+func TestScrapeWithoutADatabase(t *testing.T) {
+	t.Parallel()
+	d := newDaemon(t, "--store", "mariadb", "--dsn", "user@tcp("+freeHost()+":3306)/gt06")
+	d.start()
+	res := fleet.New(fleet.Options{Addr: d.addr, Devices: 10, Rate: 10, Duration: time.Second}).Run(t.Context())
+	if res.Lost != 0 {
+		t.Errorf("%+v", res)
+	}
+	number := func(name string) float64 {
+		_, text := d.get("/metrics")
+		v, err := strconv.ParseFloat(samples(t, text)[name], 64)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		return v
+	}
+	d.eventually(10*time.Second, "the oldest record is seconds old", func() bool { return number("gt06_store_oldest_unacked_seconds") > 2 })
+	if n := number("gt06_store_queue_rows"); int64(n) < res.Answered {
+		t.Errorf("%v records wait, %d frames were answered", n, res.Answered)
+	}
+	if number("gt06_degraded") != 1 || number("gt06_spool_unstored_bytes") == 0 || number("gt06_spool_max_bytes") == 0 || number("gt06_disk_free_bytes") == 0 {
+		t.Error("the scrape tells less than status")
+	}
 }
 
 // selector is a metric with its matchers in an expression.

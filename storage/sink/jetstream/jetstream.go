@@ -100,9 +100,9 @@ func (p *Publisher) Send(ctx context.Context, b *sink.Batch) error {
 
 // dial connects and looks for the stream.
 func (p *Publisher) dial(ctx context.Context) (err error) {
-	gone := make(chan struct{})
+	gone, dial := make(chan struct{}), &dialer{ctx: ctx}
 	opts := []nats.Option{
-		nats.Name("gt06d"), nats.NoReconnect(), nats.Timeout(p.opt.Timeout), nats.SetCustomDialer(dialer{ctx}),
+		nats.Name("gt06d"), nats.NoReconnect(), nats.Timeout(p.opt.Timeout), nats.SetCustomDialer(dial),
 		nats.ClosedHandler(func(*nats.Conn) { close(gone) }),
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), // the default writes to stderr
 	}
@@ -110,7 +110,9 @@ func (p *Publisher) dial(ctx context.Context) (err error) {
 	if p.opt.Credentials != "" {
 		opts = append(opts, nats.UserCredentials(p.opt.Credentials))
 	}
-	if p.conn, err = nats.Connect(p.opt.URL, opts...); err != nil {
+	if p.conn, err = nats.Connect(p.opt.URL, opts...); errors.Is(err, nats.ErrNoServers) && dial.err != nil {
+		return dial.err // it says which, and why
+	} else if err != nil {
 		return err
 	}
 	if p.js, err = jetstream.New(p.conn, jetstream.WithPublishAsyncMaxPending(together)); err != nil {
@@ -127,12 +129,17 @@ func (p *Publisher) dial(ctx context.Context) (err error) {
 	return nil
 }
 
-// dialer lets the end of a context end a dial.
-type dialer struct{ ctx context.Context }
+// dialer lets the end of a context end a dial, and keeps why the last one failed.
+type dialer struct {
+	ctx context.Context
+	err error
+}
 
 // Dial implements nats.CustomDialer.
-func (d dialer) Dial(network, address string) (net.Conn, error) {
-	return (&net.Dialer{}).DialContext(d.ctx, network, address)
+func (d *dialer) Dial(network, address string) (c net.Conn, err error) {
+	c, err = (&net.Dialer{}).DialContext(d.ctx, network, address)
+	d.err = err
+	return c, err
 }
 
 // publish returns nil when the stream has stored all events.

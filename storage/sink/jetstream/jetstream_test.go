@@ -169,15 +169,19 @@ func TestServerThatDies(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.kill()
+	var err error
 	for range 2 {
 		begin := time.Now()
-		err := p.Send(t.Context(), batch(60))
+		err = p.Send(t.Context(), batch(60))
 		if took := time.Since(begin); took > 3*time.Second {
 			t.Errorf("that the server is gone is noticed after %v", took)
 		}
 		if e, ok := errors.AsType[*sink.Error](err); !ok || e.Kind != sink.KindConnect {
 			t.Errorf("%v", err)
 		}
+	}
+	if !strings.Contains(err.Error(), s.addr) || !strings.Contains(err.Error(), "refused") {
+		t.Errorf("%q does not say who refuses", err)
 	}
 	s.run()
 	limit := time.Now().Add(20 * time.Second)
