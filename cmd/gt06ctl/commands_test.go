@@ -120,6 +120,9 @@ func hostile(t *testing.T) (socket string) {
 		"quarantine":     value([]control.Quarantined{{ID: 1, IMEI: evil, ReceivedAt: evil, Hex: "1b5b33316d9b", Reason: evil}}),
 		"replay":         lines(control.ReplayEvent{Progress: &control.Replayed{}}, control.ReplayEvent{Result: &control.Replayed{Frames: 1}}),
 		"import":         lines(control.ImportEvent{Step: evil, Records: 1}, control.ImportEvent{Result: &control.Imported{Stream: evil, Records: 1, First: now, Last: now}}),
+		"budget":         value(control.Budget{Log: control.BudgetPart{Kind: evil}, Database: control.BudgetPart{Kind: evil}}),
+		"verify":         lines(control.VerifyEvent{Progress: &control.Verified{}}, control.VerifyEvent{Result: &control.Verified{Places: []control.Missing{{From: now, To: now, Rows: 0}}}}),
+		"schema":         value(control.SchemaInfo{Version: 1, Known: 1}),
 		"upgrades":       value([]control.Upgrade{upgrade}),
 		"upgrade":        lines(control.UpgradeEvent{Step: evil}, control.UpgradeEvent{Result: &upgrade}),
 	})
@@ -145,7 +148,8 @@ func TestWhatDevicesWriteDoesNotSteerTheTerminal(t *testing.T) {
 		"devices allow": {{imei}}, "devices block": {{imei}}, "devices name": {{imei, "x"}}, "devices model": {{imei, "x"}}, "devices timezone": {{imei, "UTC"}},
 		"devices policy": {{}, {"allow"}}, "devices import": {{"testdata/fleet.csv"}},
 		"spool import": {{"/kept"}},
-		"upgrades":     {{}}, "upgrade": {{}}, "decode": {{}, {"--raw"}}, "protocol": {{"22"}}, "version": {{}},
+		"store budget": {{}}, "store verify": {{}}, "store migrate": {{}, {"--plan"}},
+		"upgrades": {{}}, "upgrade": {{}}, "decode": {{}, {"--raw"}}, "protocol": {{"22"}}, "version": {{}},
 	}
 	reason := map[string]string{
 		"capture":      "writes a file for machines",

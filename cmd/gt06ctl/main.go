@@ -62,7 +62,7 @@ directory. Every command takes --json.
 	root.AddCommand(
 		t.statusCommand(), t.devicesCommand(), t.validateCommand(), t.tailCommand(), t.traceCommand(), t.alarmsCommand(), t.trackCommand(),
 		t.decodeCommand(), t.protocolCommand(), t.captureCommand(), t.simulateCommand(), t.benchCommand(),
-		t.sendCommand(), t.commandsCommand(), t.quarantineCommand(), t.replayCommand(), t.spoolCommand(),
+		t.sendCommand(), t.commandsCommand(), t.quarantineCommand(), t.replayCommand(), t.spoolCommand(), t.storeCommand(),
 		t.upgradeCommand(), t.upgradesCommand(), t.stopCommand(), t.opsCommand(), t.versionCommand(), cli.ManCommand(root),
 	)
 	complete(root)

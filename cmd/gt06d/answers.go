@@ -109,6 +109,9 @@ func (a *app) handlers() map[string]control.Handler {
 		"quarantine": a.handleQuarantine,
 		"replay":     a.handleReplay,
 		"import":     a.handleImport,
+		"budget":     a.handleBudget,
+		"verify":     a.handleVerify,
+		"schema":     a.handleSchema,
 		"commands": func(ctx context.Context, args json.RawMessage, _ func(any) error) (any, error) {
 			var q control.CommandsArgs
 			if err := arguments(args, &q); err != nil {

@@ -262,6 +262,64 @@ type ImportEvent struct {
 	Result  *Imported `json:"result,omitempty"`
 }
 
+// Budget is how the disk fills: what log and database take, and how fast.
+type Budget struct {
+	WindowS    float64    `json:"window_s"` // the rates were measured over so many seconds
+	Log        BudgetPart `json:"log"`
+	Database   BudgetPart `json:"database"`
+	Rows       int64      `json:"rows"`
+	RowsPerDay int64      `json:"rows_per_day"`
+	OnThisDisk bool       `json:"on_this_disk"` // the database
+	Total      int64      `json:"disk_bytes"`
+	Free       int64      `json:"disk_free_bytes"`
+	// Days until the disk is 95 % full at this rate; absent: it will not be,
+	// because retention and limits end the growth before.
+	Days *float64 `json:"days_until_95,omitempty"`
+}
+
+// BudgetPart is one of the two.
+type BudgetPart struct {
+	Kind       string  `json:"kind"`
+	Bytes      int64   `json:"bytes"`
+	BytesPerD  int64   `json:"bytes_per_day"`
+	KeepDays   float64 `json:"keep_days"`             // retention
+	LimitBytes int64   `json:"limit_bytes,omitempty"` // it never takes more
+}
+
+// VerifyArgs asks whether what was received in a time is in the database.
+type VerifyArgs struct {
+	From time.Time `json:"from"`
+	To   time.Time `json:"to"`
+}
+
+// Verified is what came of it.
+type Verified struct {
+	Records int64     `json:"records"` // of the log, in that time
+	Rows    int64     `json:"rows"`    // they stand for
+	Missing int64     `json:"missing"` // of these, not in the database
+	Places  []Missing `json:"places"`  // when: the first of them
+}
+
+// Missing is a run of records some of whose rows are not there.
+type Missing struct {
+	From time.Time `json:"from"` // receipt
+	To   time.Time `json:"to"`
+	Rows int64     `json:"rows"`
+}
+
+// VerifyEvent is one line of the stream of a verification.
+type VerifyEvent struct {
+	Progress *Verified `json:"progress,omitempty"`
+	Result   *Verified `json:"result,omitempty"`
+}
+
+// SchemaInfo is how the tables are and how this program wants them.
+type SchemaInfo struct {
+	Version int64 `json:"version"` // of the tables
+	Known   int64 `json:"known"`   // to this program
+	Pending int64 `json:"pending"` // migrations between the two
+}
+
 // CommandsArgs asks what was sent to a device.
 type CommandsArgs struct {
 	IMEI string `json:"imei"`

@@ -41,6 +41,49 @@ func End(segments []Segment) storage.Position {
 	return storage.At(segments[len(segments)-1].Number+1, 0)
 }
 
+// Recent is how fast the log grows.
+type Recent struct {
+	Records, Bytes int64
+	First, Last    time.Time // receipt of the oldest and the newest of them
+}
+
+// Measure counts the records of the last bytes of the log before end, those
+// that were received since a time.
+func Measure(ctx context.Context, dir string, end storage.Position, since time.Time, bytes int64) (m Recent, err error) {
+	from, err := Back(dir, end, bytes)
+	if err != nil {
+		return m, err
+	}
+	r := NewReader(dir, from)
+	defer func() { err = errors.Join(err, r.Close()) }()
+	var rec storage.Record
+	for ctx.Err() == nil {
+		pos, err := r.Next(end, &rec)
+		if errors.Is(err, io.EOF) {
+			return m, nil
+		}
+		if err != nil {
+			return m, err
+		}
+		at := time.UnixMicro(rec.ReceivedAt).UTC()
+		if at.Before(since) {
+			from = pos
+			continue
+		}
+		if m.Records++; m.First.IsZero() {
+			m.First = at
+		}
+		m.Last = at
+		if pos.Segment() == from.Segment() {
+			m.Bytes += int64(pos - from)
+		} else {
+			m.Bytes += int64(pos.Offset()) - headerSize
+		}
+		from = pos
+	}
+	return m, ctx.Err()
+}
+
 // Report is what Verify found in a log.
 type Report struct {
 	Records     int64              `json:"records"`

@@ -30,6 +30,12 @@ func (w *Writer) setFull(err error) {
 	}
 }
 
+// Limits returns how large the log may become, and how long it keeps what is
+// stored.
+func (w *Writer) Limits() (bytes int64, retention time.Duration) {
+	return w.opt.MaxBytes, w.opt.Retention
+}
+
 // Release says that everything before pos is in the database. Segments wholly
 // before it may go, the oldest first, when they are old or room is short.
 func (w *Writer) Release(pos storage.Position) {

@@ -50,6 +50,7 @@ type dialect interface {
 	touch() string
 	forUpdate() string
 	limits(ctx context.Context, db *sqlx.DB, now time.Time, keep time.Duration) error
+	size(ctx context.Context, db *sqlx.DB) (Size, error)
 }
 
 type mariaDialect struct{}
