@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"go.uber.org/zap"
+
 	"gt06/protocol"
 	"gt06/server"
 	"gt06/server/admin"
@@ -67,12 +69,47 @@ func (l looks) Track(ctx context.Context, imei string, from, to time.Time, most 
 	if err != nil {
 		return nil, err
 	}
-	list, err := store.Track(ctx, imei, from, to, most)
-	points := make([]board.Point, len(list))
-	for i := range list {
-		points[i] = board.Point(list[i])
+	points := []board.Point{}
+	err = store.Positions(ctx, imei, from, to, func(rows []sqlstore.Position) error {
+		for i := range rows {
+			if r := &rows[i]; r.Latitude != nil && r.Longitude != nil {
+				points = append(points, board.Point{
+					Time: r.Time, Latitude: *r.Latitude, Longitude: *r.Longitude, SpeedKMH: orZero(r.SpeedKMH), Course: orZero(r.Course), Ignition: r.Ignition, Alarm: r.Alarm,
+				})
+			}
+		}
+		points = points[max(0, len(points)-most):]
+		return nil
+	})
+	if errors.Is(err, sqlstore.ErrNoDevice) {
+		err = nil
 	}
 	return points, err
+}
+
+func orZero(v *float64) float64 {
+	if v == nil {
+		return 0
+	}
+	return *v
+}
+
+// remember tells the board the alarms of the last day, which an earlier process
+// stored.
+func (a *app) remember(ctx context.Context, store *sqlstore.Store) {
+	list, err := store.RecentAlarms(ctx, time.Now().Add(-24*time.Hour), board.KeptAlarms)
+	if err != nil {
+		if ctx.Err() == nil {
+			a.log.Warn("read the alarms", zap.Error(err))
+		}
+		return
+	}
+	alarms := make([]board.Alarm, len(list))
+	for i := range list {
+		r := &list[i]
+		alarms[i] = board.Alarm{IMEI: r.IMEI, Alarm: r.Alarm, Time: r.Time.Format(time.RFC3339), Latitude: r.Latitude, Longitude: r.Longitude}
+	}
+	a.board.Remember(alarms)
 }
 
 // learn tells the board what the database says of the devices.

@@ -127,6 +127,7 @@ func (a *app) storeRows(ctx context.Context) error {
 	})
 	a.store.set(store, w, "")
 	a.reread(ctx)
+	a.remember(ctx, store)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { a.look(ctx, w, begin) })

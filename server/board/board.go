@@ -62,7 +62,9 @@ type Board struct {
 
 	mu      sync.Mutex
 	viewers map[*viewer]struct{}
-	alarms  []Alarm // the newest last
+	told    streamState // what all viewers know; zero while there are none
+	alarms  []Alarm     // the newest last
+	untold  []Alarm     // of them, what the viewers have not heard of
 	ended   bool
 	stop    chan struct{}
 	looking atomic.Int32
@@ -70,9 +72,12 @@ type Board struct {
 
 const (
 	push       = 2 * time.Second // a page hears this often what changed
+	soon       = push / 8        // and of alarms
 	maxViewers = 64
-	keptAlarms = 100
 )
+
+// KeptAlarms is how many of the last alarms are shown.
+const KeptAlarms = 100
 
 // New makes a board. ratesFile is where the rates outlive the process; when it
 // cannot be used they do not.
@@ -111,22 +116,45 @@ func (b *Board) Stored(n *News) {
 		return
 	}
 	b.mu.Lock()
-	b.alarms = append(b.alarms, n.Alarms...)
-	b.alarms = slices.Clone(b.alarms[max(0, len(b.alarms)-keptAlarms):])
-	b.mu.Unlock()
-	if b.looking.Load() > 0 {
-		b.broadcast(eventOf("alarm", n.Alarms))
+	defer b.mu.Unlock()
+	b.alarms = last(append(b.alarms, n.Alarms...))
+	if len(b.viewers) > 0 {
+		b.untold = last(append(b.untold, n.Alarms...))
 	}
+}
+
+// last keeps what is shown: of a database that catches up after hours, the
+// newest alarms only.
+func last(list []Alarm) []Alarm { return slices.Clone(list[max(0, len(list)-KeptAlarms):]) }
+
+// tellAlarms hands the new alarms to the pages.
+func (b *Board) tellAlarms() {
+	b.mu.Lock()
+	list := b.untold
+	b.untold = nil
+	b.mu.Unlock()
+	if len(list) > 0 {
+		b.broadcast(eventOf("alarm", list))
+	}
+}
+
+// Remember takes the alarms that were stored before this process began, the
+// oldest first.
+func (b *Board) Remember(list []Alarm) {
+	b.Fleet.Stored(&News{Alarms: list}, time.Now())
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.alarms = last(append(list, b.alarms...))
 }
 
 // Run notes the rates and tells the pages what changes, until the context
 // ends. The pages then connect to whoever serves next.
 func (b *Board) Run(ctx context.Context) {
 	defer b.end()
-	step, tick := time.NewTicker(b.rates.step), time.NewTicker(push)
+	step, tick, quick := time.NewTicker(b.rates.step), time.NewTicker(push), time.NewTicker(soon)
 	defer step.Stop()
 	defer tick.Stop()
-	state := streamState{}
+	defer quick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -134,10 +162,20 @@ func (b *Board) Run(ctx context.Context) {
 		case now := <-step.C:
 			st := b.opt.Source.Status(ctx)
 			b.rates.note(b.opt.Source.Totals(), Gauges{Connections: st.Connections, LogBytes: st.Spool.Bytes, Lag: st.Store.Lag}, now)
+		case <-quick.C:
+			b.tellAlarms()
 		case now := <-tick.C:
-			if b.looking.Load() > 0 {
-				b.broadcast(b.changes(ctx, &state, now))
+			b.mu.Lock()
+			told := b.told
+			b.mu.Unlock()
+			if told.turn == 0 || b.looking.Load() == 0 { // nobody is there, or the first gets all there is
+				continue
 			}
+			events := b.changes(ctx, &told, now)
+			b.mu.Lock()
+			b.told = told
+			b.mu.Unlock()
+			b.broadcast(events)
 		}
 	}
 }

@@ -50,20 +50,19 @@ func judge(f facts) control.Validation {
 		v.Checks = append(v.Checks, control.Check{Name: name, OK: ok || young, WarmingUp: young, Value: value, Limit: limit, Text: text})
 		v.OK, v.WarmingUp = v.OK && (ok || young), v.WarmingUp || young
 	}
-	span := func(d time.Duration) string { return short(d) }
 
 	part, text := 1.0, "no device has connected yet"
 	switch judged := f.expected - f.adopted; {
 	case judged > 0:
 		part = float64(f.spoke) / float64(judged)
-		text = fmt.Sprintf("%d of %d devices spoke within %s", f.spoke, judged, span(f.Silent))
+		text = fmt.Sprintf("%d of %d devices spoke within %s", f.spoke, judged, short(f.Silent))
 		if n := judged - f.spoke; n > 0 {
 			text += fmt.Sprintf(", %d silent", n)
 		}
 	case f.adopted > 0:
 		text = fmt.Sprintf("%d devices were taken over and have not spoken yet", f.adopted)
 	case f.devices > 0:
-		part, text = 0, fmt.Sprintf("none of %d devices spoke within %s", f.devices, span(lookBack*f.Window))
+		part, text = 0, fmt.Sprintf("none of %d devices spoke within %s", f.devices, short(lookBack*f.Window))
 	}
 	add("timestamps", part >= speakPart, f.age < f.Silent, math.Round(part*1000)/1000, speakPart, text)
 
@@ -71,7 +70,7 @@ func judge(f facts) control.Validation {
 	if f.frozen > 0 {
 		limit = math.Max(1, math.Ceil(movePart*float64(f.moving+f.frozen)))
 	}
-	text = fmt.Sprintf("%d of %d devices moved within %s", f.moving, f.spoke, span(f.Window))
+	text = fmt.Sprintf("%d of %d devices moved within %s", f.moving, f.spoke, short(f.Window))
 	switch {
 	case f.devices == 0:
 		limit, text = 0, "no device has connected yet"
@@ -85,7 +84,7 @@ func judge(f facts) control.Validation {
 	add("locations", float64(f.moving) >= limit, f.age < f.Window, float64(f.moving), limit, text)
 
 	limit = math.Max(reconnectMin, reconnectMax*float64(f.online))
-	text = fmt.Sprintf("%.0f connections within %s, %d devices online", f.accepted, span(f.Window), f.online)
+	text = fmt.Sprintf("%.0f connections opened within %s, %d devices online", f.accepted, short(f.Window), f.online)
 	add("reconnects", f.accepted <= limit, f.rated < f.Window, f.accepted, limit, text)
 	return v
 }

@@ -28,7 +28,7 @@ func TestJudge(t *testing.T) {
 		"one receiver is broken":         {func(f *facts) { f.moving, f.frozen = 59, 1 }, "", false, "1 say they drive"},
 		"nobody moves":                   {func(f *facts) { f.moving = 0 }, "locations", false, "0 of 98 devices moved within 10m"},
 		"at night":                       {func(f *facts) { f.moving, f.parked = 0, 98 }, "", false, "all 98 devices are parked, ignition off"},
-		"a storm":                        {func(f *facts) { f.accepted = 500 }, "reconnects", false, "500 connections within 10m, 99 devices online"},
+		"a storm":                        {func(f *facts) { f.accepted = 500 }, "reconnects", false, "500 connections opened within 10m, 99 devices online"},
 		"everybody came back once":       {func(f *facts) { f.accepted = 198 }, "", false, ""},
 		"a few devices on a bad network": {func(f *facts) { f.online, f.accepted = 2, 9 }, "", false, ""},
 		"a storm of which none stays":    {func(f *facts) { f.online, f.accepted = 0, 11 }, "reconnects", false, ""},

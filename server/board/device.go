@@ -16,7 +16,6 @@ type Point struct {
 	Longitude float64   `json:"longitude"`
 	SpeedKMH  float64   `json:"speed_kmh"`
 	Course    float64   `json:"course"`
-	Valid     bool      `json:"valid"`
 	Ignition  *bool     `json:"ignition"`
 	Alarm     string    `json:"alarm,omitempty"`
 }

@@ -213,6 +213,11 @@ func quantile(before, after []server.Bucket, p float64) float32 {
 func (r *Rates) since(after int64, now time.Time) []Sample {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return r.sorted(after, now)
+}
+
+// sorted is since with the lock held.
+func (r *Rates) sorted(after int64, now time.Time) []Sample {
 	after = max(after, now.Add(-span).UnixMilli())
 	var list []Sample
 	for _, s := range r.slots {
@@ -228,11 +233,11 @@ func (r *Rates) since(after int64, now time.Time) []Sample {
 // open step has seen included, and how far back from now that is known without
 // a hole. total is the server's counter of now.
 func (r *Rates) accepted(window time.Duration, total uint64, now time.Time) (n float64, known time.Duration) {
-	list := r.since(now.Add(-window-r.step).UnixMilli(), now)
 	r.mu.Lock()
-	n = float64(total - r.last.Accepted)
-	r.mu.Unlock()
-	const missed = 6 // steps that may be missing: an upgrade or a rescue is shorter
+	defer r.mu.Unlock()
+	list := r.sorted(now.Add(-window-r.step).UnixMilli(), now)
+	n = float64(max(total, r.last.Accepted) - r.last.Accepted) // a step may have ended since the counter was read
+	const missed = 6                                           // steps that may be missing: an upgrade or a rescue is shorter
 	edge := now.UnixMilli()
 	for _, s := range slices.Backward(list) {
 		if edge-s.At > missed*r.step.Milliseconds() {

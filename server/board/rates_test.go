@@ -50,6 +50,9 @@ func TestRatesOutliveTheProcess(t *testing.T) {
 		t.Errorf("%v connections, known for %v", n, known)
 	}
 	r.note(totals(4), Gauges{}, now)
+	if n, _ := r.accepted(time.Second, 2, now); n != 4 { // counted before the step ended
+		t.Errorf("%v connections, 4 came", n)
+	}
 	if is := r.since(end.UnixMilli(), now); len(is) != 1 || is[0].Values[colAccepted] != 4 {
 		t.Errorf("behind the upgrade: %v", is)
 	}

@@ -68,7 +68,7 @@ func frame(name string, data []byte) []byte {
 	return append(append(b, data...), "\n\n"...)
 }
 
-// streamState is what all pages have been told.
+// streamState is what a page has been told.
 type streamState struct {
 	turn     uint64
 	rated    int64 // Unix milliseconds of the newest sample
@@ -185,6 +185,9 @@ func (b *Board) leave(v *viewer) {
 		delete(b.viewers, v)
 		b.looking.Add(-1)
 		close(v.ch)
+		if len(b.viewers) == 0 {
+			b.told = streamState{}
+		}
 	}
 }
 
@@ -203,7 +206,7 @@ func (b *Board) join(v *viewer) bool {
 func (b *Board) recent() []Alarm {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.alarms
+	return append([]Alarm{}, b.alarms...)
 }
 
 // stream serves /api/events.
@@ -274,6 +277,12 @@ func (b *Board) snapshot(ctx context.Context) []event {
 		Device: deviceColumns, Rates: append([]string{"at"}, b.rates.columns...), StepS: b.rates.step.Seconds(), SpanS: span.Seconds(),
 		Tiles: b.opt.Tiles, Attribution: b.opt.Attribution,
 	})
-	events = append(events, b.changes(ctx, &streamState{}, time.Now())...)
+	var told streamState
+	events = append(events, b.changes(ctx, &told, time.Now())...)
+	b.mu.Lock()
+	if b.told.turn == 0 {
+		b.told = told
+	}
+	b.mu.Unlock()
 	return append(events, eventOf("alarm", b.recent())...)
 }

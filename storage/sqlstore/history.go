@@ -114,14 +114,25 @@ type Alarm struct {
 // Alarms returns the last alarms of one device, or of all for "", received at or
 // after a time, the oldest first.
 func (s *Store) Alarms(ctx context.Context, imei string, since time.Time, most int) ([]Alarm, error) {
+	where, args := "a.received_at >= ?", []any{since.UTC().Format("2006-01-02 15:04:05.000000")}
+	if imei != "" {
+		where, args = where+" AND d.imei = ?", append(args, imei)
+	}
+	return s.alarms(ctx, where, "a.received_at", append(args, most)...)
+}
+
+// RecentAlarms returns the last alarms that happened at or after a time, the
+// oldest first. It reads the days since then only: Alarms reads them all,
+// because what was received late may have happened long ago.
+func (s *Store) RecentAlarms(ctx context.Context, since time.Time, most int) ([]Alarm, error) {
+	return s.alarms(ctx, "a.fix_time >= ?", "a.fix_time", since.UTC().Format(time.DateTime), most)
+}
+
+func (s *Store) alarms(ctx context.Context, where, order string, args ...any) ([]Alarm, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	query, args := "", []any{since.UTC().Format("2006-01-02 15:04:05.000000")}
-	if imei != "" {
-		query, args = " AND d.imei = ?", append(args, imei)
-	}
 	rows, err := s.db.QueryxContext(ctx, `SELECT d.imei, a.fix_time, a.received_at, a.alarm, a.code, a.latitude, a.longitude
-		FROM alarms a JOIN devices d ON d.id = a.device_id WHERE a.received_at >= ?`+query+` ORDER BY a.received_at DESC LIMIT ?`, append(args, most)...)
+		FROM alarms a JOIN devices d ON d.id = a.device_id WHERE `+where+` ORDER BY `+order+` DESC LIMIT ?`, args...)
 	if err != nil {
 		return nil, s.classify(err)
 	}

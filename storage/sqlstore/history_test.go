@@ -90,6 +90,13 @@ func TestAlarmsAreTheLastOnes(t *testing.T) {
 			if n := len(list); n > 0 && !list[n-1].ReceivedAt.Equal(base.Add(19*time.Second)) {
 				t.Errorf("the last one is missing: %+v", list[n-1])
 			}
+			if c.imei != "" {
+				continue
+			}
+			recent, err := s.RecentAlarms(t.Context(), c.since, c.most)
+			if err != nil || len(recent) != c.want || !recent[0].Time.Equal(list[0].Time) || !recent[c.want-1].Time.Equal(list[c.want-1].Time) {
+				t.Errorf("%+v: %d recent alarms, %v", c, len(recent), err)
+			}
 		}
 	})
 }

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -209,47 +208,4 @@ func (s *Store) scan(ctx context.Context, all []Stored, table, query string, arg
 		all = append(all, r)
 	}
 	return all, rows.Err()
-}
-
-// Track returns the fixes of a device in a time, the oldest first: at most so
-// many, and then the newest.
-func (s *Store) Track(ctx context.Context, imei string, from, to time.Time, most int) ([]Fix, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	rows, err := s.db.QueryxContext(ctx, `SELECT p.fix_time, p.latitude, p.longitude, p.speed_kmh, p.course, p.valid, p.ignition, COALESCE(p.alarm, '') FROM positions p
-		WHERE p.device_id = (SELECT id FROM devices WHERE imei = ?) AND p.fix_time >= ? AND p.fix_time <= ? AND p.latitude IS NOT NULL AND p.longitude IS NOT NULL
-		ORDER BY p.fix_time DESC LIMIT ?`, imei, from.UTC().Format(time.DateTime), to.UTC().Format(time.DateTime), most)
-	if err != nil {
-		return nil, s.classify(err)
-	}
-	defer rows.Close() //nolint:errcheck // Err is asked
-	var list []Fix
-	for rows.Next() {
-		var f Fix
-		var at any
-		var speed, course sql.NullFloat64
-		var ignition sql.NullBool
-		if err := rows.Scan(&at, &f.Latitude, &f.Longitude, &speed, &course, &f.Valid, &ignition, &f.Alarm); err != nil {
-			return nil, err
-		}
-		f.Time, f.SpeedKMH, f.Course = moment(at), speed.Float64, course.Float64
-		if ignition.Valid {
-			f.Ignition = &ignition.Bool
-		}
-		list = append(list, f)
-	}
-	slices.Reverse(list)
-	return list, s.classify(rows.Err())
-}
-
-// Fix is a row of positions that has a place.
-type Fix struct {
-	Time      time.Time
-	Latitude  float64
-	Longitude float64
-	SpeedKMH  float64
-	Course    float64 // degrees
-	Valid     bool
-	Ignition  *bool // nil: not said
-	Alarm     string
 }

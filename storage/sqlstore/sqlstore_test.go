@@ -221,10 +221,6 @@ func TestFramesGoToTheirTables(t *testing.T) {
 		if err != nil || len(list) != devices || !list[0].FixTime.Equal(base.Add((each-1)*time.Second)) || list[0].LastSeen.IsZero() {
 			t.Errorf("devices %+v, %v", list, err)
 		}
-		track, err := s.Track(context.Background(), imei(3).String(), base.Add(time.Second), base.Add(time.Hour), each-2)
-		if err != nil || len(track) != each-2 || !track[0].Time.Equal(base.Add(2*time.Second)) || track[0].Latitude == 0 || track[0].SpeedKMH != 50 || !track[0].Valid {
-			t.Errorf("%d points, %+v, %v", len(track), track[:min(1, len(track))], err)
-		}
 	})
 }
 

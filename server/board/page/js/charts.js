@@ -2,7 +2,7 @@
 // is seen beside it.
 /* global uPlot */
 
-import { $, color, element, onScheme, put, seconds, clock } from "./format.js";
+import { $, color, element, now, onScheme, put, seconds, clock } from "./format.js";
 
 const palette = ["accent", "bad", "warn", "ok", "idle", "quiet"];
 
@@ -32,7 +32,7 @@ export class Charts {
   take(samples) {
     const newest = this.#samples.at(-1)?.[0] ?? 0; // the first push has what came at the beginning, too
     this.#samples.push(...samples.filter((s) => s[0] > newest));
-    const oldest = Date.now() - this.#span * 1000 - 60_000;
+    const oldest = (now() - this.#span) * 1000;
     while (this.#samples.length && this.#samples[0][0] < oldest) this.#samples.shift();
     const reasons = this.#reasons().join();
     if (reasons !== this.drawn) this.#rebuild();
@@ -59,10 +59,10 @@ export class Charts {
     this.drawn = this.#reasons().join();
     this.#charts = this.#plan().map(([name, unit, series]) => ({ name, unit, series }));
     $("charts").replaceChildren(...this.#charts.map((c) => {
-      c.now = element("span");
+      c.latest = element("span");
       c.box = element("div");
       c.box.setAttribute("aria-hidden", "true");
-      return element("figure", {}, element("figcaption", {}, element("b", {}, c.name), ` ${c.unit}`, c.now), c.box);
+      return element("figure", {}, element("figcaption", {}, element("b", {}, c.name), ` ${c.unit}`, c.latest), c.box);
     }));
     for (const c of this.#charts) this.#draw(c);
   }
@@ -78,7 +78,7 @@ export class Charts {
 
   #draw(c) {
     const data = this.#data(c);
-    put(c.now, this.#samples.length ? `, ${c.series[0][0]} ${number(data[1].at(-1))}` : ", nothing yet");
+    put(c.latest, this.#samples.length ? `, ${c.series[0][0]} ${number(data[1].at(-1))}` : ", nothing yet");
     if (!this.#samples.length) return;
     if (c.plot) {
       c.plot.setData(data);
@@ -90,7 +90,7 @@ export class Charts {
     const second = c.name === "Behind";
     c.plot = new uPlot({
       width: width(), height: 150, pxAlign: 0, legend: { live: true }, cursor: { sync: { key: "rates" }, drag: { x: false, y: false } },
-      scales: { x: { time: true, range: () => [Date.now() / 1000 - this.#span, Date.now() / 1000] }, y: { range: (_, lo, hi) => [0, hi > 0 ? hi * 1.1 : 1] }, z: { range: (_, lo, hi) => [0, hi > 0 ? hi * 1.1 : 1] } },
+      scales: { x: { time: true, range: () => this.#range() }, y: { range: (_, lo, hi) => [0, hi > 0 ? hi * 1.1 : 1] }, z: { range: (_, lo, hi) => [0, hi > 0 ? hi * 1.1 : 1] } },
       axes: [{ ...axis, space: 60, size: 26, values: (_, at) => at.map((t) => clock(t).slice(0, 5)) }, { ...axis, size: 44 }, ...(second ? [{ ...axis, scale: "z", side: 1, size: 44, grid: { show: false } }] : [])],
       series: [{ value: (_, t) => (t === null ? "" : clock(t)) }, ...c.series.map(([label], i) => ({
         label, scale: second && i ? "z" : "y", stroke: color(palette[i % palette.length]), width: 1.5, dash: i >= palette.length ? [4, 3] : undefined, spanGaps: false,
@@ -99,6 +99,12 @@ export class Charts {
       hooks: { draw: [(u) => this.#lines(u)] },
     }, data, c.box);
     new ResizeObserver(() => { if (c.plot.width !== width()) c.plot.setSize({ width: width(), height: 150 }); }).observe(c.box);
+  }
+
+  // range is what there is, at most half an hour.
+  #range() {
+    const end = now(), first = this.#samples[0][0] / 1000;
+    return [Math.max(end - this.#span, Math.min(first, end - 120)), end];
   }
 
   // lines draws the upgrades.

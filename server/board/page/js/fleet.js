@@ -6,13 +6,13 @@ export class Fleet {
   devices = new Map();
   list = [];
   #columns = [];
+  #anew = false; // the next rows are all there are
   silent = 300;
 
   begin(hello) {
     this.#columns = hello.device;
     this.silent = hello.silent_s;
-    this.devices.clear();
-    this.list = [];
+    this.#anew = true;
   }
 
   take(rows) {
@@ -25,7 +25,18 @@ export class Fleet {
       }
       this.#columns.forEach((name, i) => { d[name] = row[i]; });
       d.told = d.problems ? d.problems.split(",").filter((p) => p !== "silent") : [];
-      d.text = `${d.imei} ${d.name} ${d.model} ${d.alarm} ${d.problems}`.toLowerCase();
+      d.text = null;
+      if (d.latitude !== null) {
+        // Where it is on a world that is one wide: the map multiplies.
+        d.x = (d.longitude + 180) / 360;
+        d.y = 0.5 - Math.log(Math.tan(Math.PI / 4 + Math.max(-85, Math.min(85, d.latitude)) * Math.PI / 360)) / (2 * Math.PI);
+      }
+    }
+    if (this.#anew) {
+      this.#anew = false;
+      const there = new Set(rows.map((row) => row[0]));
+      for (const imei of this.devices.keys()) if (!there.has(imei)) this.devices.delete(imei);
+      this.list = [...this.devices.values()];
     }
     this.age();
   }
@@ -38,6 +49,12 @@ export class Fleet {
       d.trouble = d.quiet ? d.told.length + 1 : d.told.length;
     }
   }
+}
+
+// matches searches a device; most updates come while nobody does.
+export function matches(d, text) {
+  d.text ??= `${d.imei} ${d.name} ${d.model} ${d.alarm} ${problems(d).join()}`.toLowerCase();
+  return d.text.includes(text);
 }
 
 export const problems = (d) => (d.quiet ? ["silent", ...d.told] : d.told);

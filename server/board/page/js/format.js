@@ -38,8 +38,15 @@ export const moment = (t) => {
 export const seconds = (rfc3339) => Date.parse(rfc3339) / 1000;
 export const count = (n) => n.toLocaleString("en").replaceAll(",", "\u202f");
 
-// color returns a colour of the style sheet as it is now.
-export const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+// color returns a colour of the style sheet as it is now. To ask the browser
+// makes it lay out the page, so the answer is kept.
+const colors = new Map();
+export function color(name) {
+  if (!colors.has(name)) colors.set(name, getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim());
+  return colors.get(name);
+}
 
 // onScheme calls f when the page turns dark or light.
-export const onScheme = (f) => matchMedia("(prefers-color-scheme: dark)").addEventListener("change", f);
+const schemes = matchMedia("(prefers-color-scheme: dark)");
+schemes.addEventListener("change", () => colors.clear());
+export const onScheme = (f) => schemes.addEventListener("change", f);

@@ -38,6 +38,7 @@ const Dots = L.Layer.extend({
     g.setTransform(scale, 0, 0, scale, 0, 0);
     g.clearRect(0, 0, w, h);
     const zoom = map.getZoom(), origin = map.getPixelOrigin().add(map.containerPointToLayerPoint(corner));
+    const world = 256 * 2 ** zoom; // pixels
     const at = (latitude, longitude) => map.project([latitude, longitude], zoom).subtract(origin);
     this.lines(g, w, h, at, map);
     this.names(g, w, h, at, zoom);
@@ -45,7 +46,7 @@ const Dots = L.Layer.extend({
     let chosen = null;
     for (const d of this.fleet.list) {
       if (d.latitude === null) continue;
-      const p = at(d.latitude, d.longitude);
+      const p = { x: d.x * world - origin.x, y: d.y * world - origin.y };
       if (d.imei === this.chosen) chosen = p;
       if (p.x < -9 || p.y < -9 || p.x > w + 9 || p.y > h + 9) continue;
       (d.quiet ? kinds.quiet : d.trouble ? kinds.trouble : kinds.good).push(p);
@@ -110,7 +111,7 @@ const Dots = L.Layer.extend({
 });
 
 export class FleetMap {
-  #fleet; #map; #dots; #land; #track; #point; #asked = false; #fitted = false;
+  #fleet; #map; #dots; #land; #track; #point; #asked = false; #fitted = false; #before = null;
   #near = 7; // so near, an outline still says where one is
 
   constructor(fleet, open) {
@@ -169,8 +170,14 @@ export class FleetMap {
     return best;
   }
 
-  // choose marks a device and draws its track; null: none.
+  // choose marks a device and draws its track; null: none, and what was seen
+  // before is seen again.
   choose(d, points) {
+    if (d) this.#before ??= [this.#map.getCenter(), this.#map.getZoom()];
+    else if (this.#before) {
+      this.#map.setView(...this.#before, { animate: false });
+      this.#before = null;
+    }
     this.#dots.chosen = d ? d.imei : "";
     this.#track?.remove();
     this.#point?.remove();

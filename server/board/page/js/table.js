@@ -3,7 +3,7 @@
 // twenty. Screen readers are told the true number and place of each row.
 
 import { $, ago, count, element, put, seconds, span, now } from "./format.js";
-import { filters, problems } from "./fleet.js";
+import { filters, matches, problems } from "./fleet.js";
 
 const height = 40; // pixels of a row, as in app.css
 const spare = 6; // rows kept above and below those in sight
@@ -90,12 +90,9 @@ export class Table {
   #choose() {
     const pass = filters[this.#filter], text = this.#search;
     const [key] = orders[this.#sort], sign = this.#down ? -1 : 1;
-    const list = this.#fleet.list.filter((d) => pass(d) && (!text || d.text.includes(text)));
-    const keys = new Map(list.map((d) => [d, key(d)]));
-    list.sort((a, b) => {
-      const x = keys.get(a), y = keys.get(b);
-      return x < y ? -sign : x > y ? sign : a.imei < b.imei ? -1 : 1;
-    });
+    const list = this.#fleet.list.filter((d) => pass(d) && (!text || matches(d, text)));
+    for (const d of list) d.key = key(d);
+    list.sort((a, b) => (a.key < b.key ? -sign : a.key > b.key ? sign : a.imei < b.imei ? -1 : 1));
     this.#shown = list;
     this.#stale = false;
   }
@@ -108,12 +105,15 @@ export class Table {
     const rows = this.#shown.length;
     const first = Math.max(0, Math.min(Math.floor(this.#box.scrollTop / height) - spare, rows - 1));
     const last = Math.min(rows, first + Math.ceil(this.#box.clientHeight / height) + 2 * spare);
+    // One row is on the way of the tab key, the arrows reach the others.
+    const entry = this.#focus >= first && this.#focus < last ? this.#focus : Math.min(Math.ceil(this.#box.scrollTop / height), rows - 1);
     while (this.#rows.length < last - first) this.#rows.push(makeRow());
     this.#rows.forEach((row, i) => {
       const at = first + i;
       if (at >= last) { row.line.remove(); return; }
       if (!row.line.isConnected) this.#body.insertBefore(row.line, this.#below);
       fill(row, this.#shown[at], at, this.chosen);
+      row.button.tabIndex = at === entry ? 0 : -1;
     });
     this.#above.firstChild.style.height = `${first * height}px`;
     this.#below.firstChild.style.height = `${(rows - last) * height}px`;
