@@ -237,6 +237,22 @@ its spool that the database lacks is imported.`,
 	return c
 }
 
+// restoreFiles is `restore files`, on the machine.
+func (o *opsTool) restoreFiles() *cobra.Command {
+	var snapshot string
+	c := o.mutating(&cobra.Command{
+		Use: "files PATH...", Short: "Copy files out of a snapshot, on the machine", Args: cobra.ArbitraryArgs,
+		Long: `files makes a temporary volume of the snapshot, mounts it read-only here, copies
+the paths to /restore/<change> with their checksums, and deletes the volume in any
+case. Nothing is put over what is there now: that is the operator's to do.`,
+		Example: "  gt06ctl ops restore files /var/www/quickport-laravel/.env /etc/nginx --apply",
+	}, func(w *opsWork, args []string) ops.Runbook {
+		return w.site().RestoreFiles(execute, runbook.FilesDir, snapshot, args, o.current(w))
+	})
+	c.Flags().StringVar(&snapshot, "snapshot", "", "another snapshot than that of the change")
+	return c
+}
+
 // resizeCommand and restoreCommand hold what the cloud and what the machine do
 // of both.
 func (o *opsTool) resizeCommand() *cobra.Command {
@@ -244,5 +260,5 @@ func (o *opsTool) resizeCommand() *cobra.Command {
 }
 
 func (o *opsTool) restoreCommand() *cobra.Command {
-	return o.group(&cobra.Command{Use: "restore", Short: "Back to the snapshot: the instance", Example: "  gt06ctl ops restore instance"}, o.restoreInstance(), o.restoreSalvage())
+	return o.group(&cobra.Command{Use: "restore", Short: "Back to the snapshot: the instance, or files", Example: "  gt06ctl ops restore instance"}, o.restoreInstance(), o.restoreFiles(), o.restoreSalvage())
 }

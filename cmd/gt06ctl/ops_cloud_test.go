@@ -34,11 +34,7 @@ func newOperator(t *testing.T, site fake.Site) *operator {
 	t.Helper()
 	dir := journalDir(t)
 	o := &operator{T: t, site: site, config: filepath.Join(dir, "ops.yaml")}
-	text := fmt.Sprintf(`aws: {region: %s, instance_id: %s, eip_allocation_id: %s, eip: %s, endpoint_url: %q}
-journal: {dir: %s/journal, s3_uri: "s3://%s"}
-lock: {file: %s/lock}
-`, site.Region, site.Instance, site.Allocation, site.IP, site.Endpoint, dir, site.Bucket, dir)
-	if err := os.WriteFile(o.config, []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(o.config, []byte(site.Config(dir)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return o

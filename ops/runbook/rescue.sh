@@ -1,16 +1,14 @@
 #!/bin/sh
 # First boot of a rescue instance: the root volume of another machine comes as
-# /dev/sdf. Says one line on the console, then ends this instance for good; the
-# timer does it where the script cannot.
-shutdown -P +60 >/dev/null 2>&1
+# /dev/sdf. Mends the keys on it and says one line on the console. The timer ends
+# this instance for good where nobody terminates it.
+[ -n "${RESCUE_CONSOLE:-}" ] || shutdown -P +60 >/dev/null 2>&1
 user='@USER@'
 key='@KEY@'
 dir=${RESCUE_MOUNT:-/mnt/gt06ops}
 say() {
   umount "$dir" 2>/dev/null
   echo "gt06ops-rescue: $1" >"${RESCUE_CONSOLE:-/dev/console}"
-  sync
-  [ -n "$RESCUE_CONSOLE" ] || sleep 90 # the console is read by then
   exit 0
 }
 
@@ -25,7 +23,7 @@ find_part() {
     done
   done
 }
-if [ -z "$RESCUE_MOUNT" ]; then
+if [ -z "${RESCUE_MOUNT:-}" ]; then
   part=
   for _ in $(seq 300); do
     part=$(find_part)

@@ -1,9 +1,20 @@
 package fake
 
+import "fmt"
+
 // Site names a production machine and what belongs to it: the one the
 // operations manual is about.
 type Site struct {
 	Endpoint, Region, Instance, Name, Volume, Allocation, IP, Bucket string
+}
+
+// Config is a configuration of gt06ctl ops for the site: journal and lock in a
+// directory, copies in the bucket.
+func (s Site) Config(dir string) string {
+	return fmt.Sprintf(`aws: {region: %s, instance_id: %s, eip_allocation_id: %s, eip: %s, endpoint_url: %q}
+journal: {dir: %s/journal, s3_uri: "s3://%s"}
+lock: {file: %s/lock}
+`, s.Region, s.Instance, s.Allocation, s.IP, s.Endpoint, dir, s.Bucket, dir)
 }
 
 // Production fills the fake with the machine of the manual: a running instance
