@@ -337,24 +337,6 @@ func (s *Session) Note(ctx context.Context, id string, kind string, rc int, in m
 	return j.append(ctx, Record{Kind: kind, RC: rc, In: in})
 }
 
-// Adopt takes a snapshot that was made by hand in the console for this change:
-// only its tag is forgiven, the rest of the gate holds.
-func (s *Session) Adopt(ctx context.Context, id, snapshot string) error {
-	j, unlock, err := s.work(ctx, id)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	used, _, err := s.consumed(j.id)
-	if err != nil {
-		return err
-	}
-	if other := used[snapshot]; other != "" {
-		return Fail(Refused, fmt.Errorf("%s was used by change %s: one change, one snapshot", snapshot, other), "gt06ctl ops snapshot create --change "+j.id+" --apply")
-	}
-	return j.append(ctx, Record{Kind: KindAdopt, In: map[string]string{"snapshot": snapshot}})
-}
-
 // Approve says of a plan that a second person has read it.
 func (s *Session) Approve(ctx context.Context, id, hash string) error {
 	if s.Journals.Actor.ARN == "" {

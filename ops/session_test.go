@@ -482,21 +482,25 @@ func TestASnapshotMadeInTheConsole(t *testing.T) {
 	s := host(t, m, "ops1")
 	c := opened(t, s, m)
 	delete(m.facts.Snapshot.Tags, TagChange)
-	w := newWorld()
-	if err := apply(t, s, c.ID, w.book()); KindOf(err) != Refused || !strings.Contains(err.Error(), "G7") {
+	if _, err := s.Prove(t.Context(), c.ID); KindOf(err) != Refused || !strings.Contains(err.Error(), "G7") {
 		t.Errorf("not tagged: %v", err)
 	}
-	if err := s.Adopt(t.Context(), c.ID, "snap-1"); err != nil {
+	adopt := map[string]string{"snapshot": "snap-1"}
+	if err := s.Note(t.Context(), c.ID, KindAdopt, 0, adopt); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Resume(t.Context(), c.ID, func(string) (Runbook, bool) { return w.book(), true }, Undecided); err != nil {
+	if _, err := s.Prove(t.Context(), c.ID); err != nil {
 		t.Error(err)
 	}
 	if err := s.Abandon(t.Context(), c.ID, "enough of this one"); err != nil {
 		t.Fatal(err)
 	}
 	other := opened(t, s, m)
-	if err := s.Adopt(t.Context(), other.ID, "snap-1"); KindOf(err) != Refused {
+	delete(m.facts.Snapshot.Tags, TagChange)
+	if err := s.Note(t.Context(), other.ID, KindAdopt, 0, adopt); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Prove(t.Context(), other.ID); KindOf(err) != Refused || !strings.Contains(err.Error(), "G8") {
 		t.Errorf("used twice: %v", err)
 	}
 }

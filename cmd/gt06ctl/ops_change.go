@@ -22,7 +22,7 @@ func (o *opsTool) changeCommand() *cobra.Command {
 One is open at a time, on all machines.`,
 		Example: `  gt06ctl ops change open --action os-update --reason "security updates of November"
   gt06ctl ops change list`,
-	}, o.changeOpen(), o.changeShow(), o.changeList(), o.changeResume(), o.changeClose(), o.changeAbandon(), o.changeAdopt(), o.changeApprove())
+	}, o.changeOpen(), o.changeShow(), o.changeList(), o.changeResume(), o.changeClose(), o.changeAbandon(), o.changeApprove())
 }
 
 func (o *opsTool) changeOpen() *cobra.Command {
@@ -175,23 +175,6 @@ func (o *opsTool) changeAbandon() *cobra.Command {
 	})
 	c.Flags().StringVar(&reason, "reason", "", "why it cannot be finished")
 	return c
-}
-
-func (o *opsTool) changeAdopt() *cobra.Command {
-	return o.looking(&cobra.Command{
-		Use: "adopt SNAPSHOT", Short: "Take a snapshot made in the console for this change", Args: cobra.ExactArgs(1),
-		Long:    "adopt takes a snapshot that was made by hand without the change's tag. All other\nchecks of the gate hold.",
-		Example: "  gt06ctl ops change adopt snap-0123456789abcdef0",
-	}, func(cmd *cobra.Command, args []string) error {
-		w, err := o.work(cmd.Context(), cmd)
-		if err != nil {
-			return err
-		}
-		if err := w.Session.Adopt(cmd.Context(), o.change, args[0]); err != nil {
-			return err
-		}
-		return o.say(cmd, map[string]any{"adopted": args[0]}, "adopted\n")
-	})
 }
 
 func (o *opsTool) changeApprove() *cobra.Command {
