@@ -136,6 +136,10 @@ func TestAfterARestoreOfTheRootVolume(t *testing.T) {
 	if err := other.Note(t.Context(), c.ID, KindNote, 0, map[string]string{"text": "from home"}); err != nil {
 		t.Fatal(err)
 	}
+	third := host(t, m, "bastion")
+	if v, err := third.Journals.Verify(t.Context()); err != nil || v.Fetched != 6 {
+		t.Errorf("on a host that has nothing: %+v, %v", v, err)
+	}
 	// The first one, which did not see that, must not write another history.
 	if err := s.Note(t.Context(), c.ID, KindNote, 0, map[string]string{"text": "again"}); err != nil {
 		t.Fatal(err)

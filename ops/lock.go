@@ -20,7 +20,7 @@ import (
 type Holder struct {
 	Change string `json:"change"`
 	Host   string `json:"host"`
-	Since  string `json:"since"` // RFC 3339
+	Since  string `json:"since"` // RFC 3339 with nanoseconds: two hosts may have one name
 }
 
 // ErrHeld is what a CloudLock says when another one has it.

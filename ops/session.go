@@ -138,7 +138,7 @@ func (s *Session) noneOpen(ctx context.Context) error {
 }
 
 func (s *Session) holder(id string) Holder {
-	return Holder{Change: id, Host: s.Journals.Actor.Host, Since: at(s.Journals.Now())}
+	return Holder{Change: id, Host: s.Journals.Actor.Host, Since: s.Journals.Now().UTC().Format(time.RFC3339Nano)}
 }
 
 func (s *Session) acquire(ctx context.Context, id string) error {

@@ -67,7 +67,9 @@ it takes --yes and --plan with the hash of the plan that was read.`,
   gt06ctl ops snapshot create --apply
   gt06ctl ops change show`,
 	},
-		o.changeCommand(), o.snapshotCommand(), o.amiCommand(), o.resizeCommand(), o.sshRecoverCommand(), o.restoreCommand(), o.auditCommand(), o.costCommand(), o.initCommand(), o.selftestCommand(), o.runCommand(), o.sopCommand(), o.verifyJournalCommand(),
+		o.changeCommand(), o.runCommand(), o.abortCommand(), o.sopCommand(), o.verifyJournalCommand(),
+		o.snapshotCommand(), o.amiCommand(), o.resizeCommand(), o.sshRecoverCommand(), o.restoreCommand(),
+		o.auditCommand(), o.costCommand(), o.initCommand(), o.selftestCommand(),
 	)
 	f := root.PersistentFlags()
 	f.BoolVar(&o.apply, "apply", false, "do it; without, the plan is shown and nothing changes")
