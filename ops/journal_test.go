@@ -90,9 +90,7 @@ func TestRemovedWhole(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := s.Journals.Verify(t.Context()); KindOf(err) != JournalBroken {
-		t.Errorf("the copy has it: %v", err)
-	}
+	mirror := s.Journals.Mirror
 	s.Journals.Mirror, s.Journals.Anchor = nil, nil
 	if _, err := s.Journals.Verify(t.Context()); KindOf(err) != JournalBroken || !strings.Contains(err.Error(), second.ID+" follows it") {
 		t.Errorf("the next change names it: %v", err)
@@ -105,6 +103,10 @@ func TestRemovedWhole(t *testing.T) {
 	s.Journals.Anchor = m
 	if _, err := s.Journals.Verify(t.Context()); KindOf(err) != JournalBroken {
 		t.Errorf("the tag names it: %v", err)
+	}
+	s.Journals.Mirror = mirror
+	if v, err := s.Journals.Verify(t.Context()); err != nil || v.Fetched != 3 {
+		t.Errorf("the copy brings it back: %+v, %v", v, err)
 	}
 }
 

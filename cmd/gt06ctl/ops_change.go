@@ -93,9 +93,19 @@ func (o *opsTool) changeShow() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		j, err := w.Session.Look(cmd.Context(), o.named(args))
-		if err != nil {
-			return err
+		// The copy knows what other hosts did; without it, what is here is shown.
+		var j *ops.Journal
+		if full, err := o.work(cmd.Context(), cmd); err == nil {
+			j, err = full.Session.Look(cmd.Context(), o.named(args))
+			if ops.KindOf(err) == ops.JournalBroken {
+				return err
+			}
+		}
+		if j == nil {
+			_, _ = fmt.Fprintln(cmd.ErrOrStderr(), "this is what is known on this machine; the copy cannot be asked")
+			if j, err = w.Session.Look(cmd.Context(), o.named(args)); err != nil {
+				return err
+			}
 		}
 		return o.say(cmd, map[string]any{"change": j.Change(), "records": j.Records()}, j.Report(w.Config.Zone()))
 	})
@@ -209,7 +219,11 @@ func (o *opsTool) verifyJournalCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return o.say(cmd, v, fmt.Sprintf("%d changes, %d records, %d copies compared: as they were written\n", v.Changes, v.Records, v.Copies))
+		text := fmt.Sprintf("%d changes, %d records, %d copies compared: as they were written\n", v.Changes, v.Records, v.Copies)
+		if v.Fetched > 0 {
+			text += fmt.Sprintf("%d records were not here and came from the copy: another host wrote them, or the root volume was restored\n", v.Fetched)
+		}
+		return o.say(cmd, v, text)
 	})
 }
 

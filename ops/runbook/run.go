@@ -29,8 +29,11 @@ func Run(execute Execute, argv []string) ops.Runbook {
 			if err := ops.Permitted(strings.Join(argv, " ")); err != nil {
 				return nil, err
 			}
-			b, err := json.Marshal(argv)
-			return ops.Params{"command": string(b)}, err
+			var b strings.Builder
+			enc := json.NewEncoder(&b)
+			enc.SetEscapeHTML(false) // a person reads it
+			err := enc.Encode(argv)
+			return ops.Params{"command": strings.TrimSpace(b.String())}, err
 		},
 		Steps: func(p ops.Params) []ops.Step {
 			var list []string
