@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path/filepath"
 	"regexp"
 	"time"
 
@@ -167,12 +168,32 @@ func ParseConfig(b []byte) (Config, error) {
 		Lock:     LockKeys{File: "/run/gt06ops.lock"},
 		Timezone: "Asia/Kolkata", SOPVersion: "2026-02",
 	}
+	if os.Geteuid() != 0 { // an operator's own machine
+		c.Journal.Dir, c.Lock.File = ownPlaces()
+	}
 	dec := yaml.NewDecoder(bytes.NewReader(b))
 	dec.KnownFields(true)
 	if err := dec.Decode(&c); err != nil && !errors.Is(err, io.EOF) {
 		return c, err
 	}
 	return c, c.check()
+}
+
+// ownPlaces are where the journal and the lock of a user are who is not root.
+func ownPlaces() (journal, lock string) {
+	state, run := os.Getenv("XDG_STATE_HOME"), os.Getenv("XDG_RUNTIME_DIR")
+	if state == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			home = os.TempDir()
+		}
+		state = filepath.Join(home, ".local", "state")
+	}
+	state = filepath.Join(state, "gt06ops")
+	if run == "" {
+		run = state
+	}
+	return filepath.Join(state, "journal"), filepath.Join(run, "gt06ops.lock")
 }
 
 var (

@@ -15,6 +15,8 @@ type Confirm struct {
 	Terminal bool   // In and Out are a person
 	Yes      bool   // --yes: only with the plan's hash
 	Plan     string // --plan sha256:…
+	// Again is the command line that was given, with other flags, to paste.
+	Again func(flags ...string) string
 }
 
 // confirm shows the plan and asks for the name of the instance: a hand that
@@ -24,9 +26,12 @@ func (s *Session) confirm(ctx context.Context, p Plan) error {
 		return nil
 	}
 	_, _ = fmt.Fprintf(s.Out, "%s%s\n", p.Text(), p.Hash())
-	apply := fmt.Sprintf("gt06ctl ops %s … --change %s --apply --yes --plan %s", p.Book, p.Change, p.Hash())
+	apply := "gt06ctl ops " + p.Book + " --apply --yes --plan " + p.Hash()
+	if s.Confirm.Again != nil {
+		apply = s.Confirm.Again("--apply", "--yes", "--plan", p.Hash())
+	}
 	if s.Confirm.Plan != "" && s.Confirm.Plan != p.Hash() {
-		return Fail(Pending, fmt.Errorf("the plan is another one now: %s was approved, %s would be done", s.Confirm.Plan, p.Hash()), "read it, then "+apply)
+		return Fail(Pending, fmt.Errorf("the plan is another one now: %s was approved, %s would be done", s.Confirm.Plan, p.Hash()), "read it, then: "+apply)
 	}
 	if s.Confirm.Yes {
 		if s.Confirm.Plan == "" {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -121,7 +122,25 @@ func (j *Journal) Change() Change { return changeOf(j.records) }
 // Records are all of it; not to be changed.
 func (j *Journal) Records() []Record { return j.records }
 
-func (a *Journals) makeDir() error { return os.MkdirAll(a.Dir, 0o750) }
+// makeDir makes the directory, root's for the group adm to read: its files get
+// the group of the directory.
+func (a *Journals) makeDir() error {
+	if _, err := os.Stat(a.Dir); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(a.Dir, 0o750); err != nil {
+		return err
+	}
+	adm, err := user.LookupGroup("adm")
+	if err != nil || os.Geteuid() != 0 {
+		return nil //nolint:nilerr // no such group on this machine: root alone reads
+	}
+	gid, err := strconv.Atoi(adm.Gid)
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.Chown(a.Dir, 0, gid), os.Chmod(a.Dir, 0o750|os.ModeSetgid))
+}
 
 func (a *Journals) path(id, suffix string) string { return filepath.Join(a.Dir, id+suffix) }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/user"
+	"regexp"
 	"strings"
 	"time"
 	_ "time/tzdata" // times are shown in the zone of the operator, on any machine
@@ -76,7 +77,7 @@ it takes --yes and --plan with the hash of the plan that was read.`,
 	f.StringVar(&o.change, "change", "", "the change to work in; default: the one that is open on this machine")
 	f.BoolVar(&o.yes, "yes", false, "confirm without a terminal; only with --plan")
 	f.StringVar(&o.plan, "plan", "", "hash of the plan that was read: sha256:…")
-	f.DurationVar(&o.timeout, "timeout", time.Hour, "give up after this; what was begun can be resumed")
+	f.DurationVar(&o.timeout, "timeout", 4*time.Hour, "give up after this; what was begun can be resumed")
 	f.StringVar(&o.config, "config", o.config, "configuration (GT06_OPS_CONFIG)")
 	f.StringVar(&o.profile, "profile", "", "SSO profile of the cloud; default: aws.profile, else the role of the instance")
 	f.StringVar(&o.breakGlass, "break-glass", "", "reason to go past the gate in an emergency; off unless the configuration allows it")
@@ -171,7 +172,31 @@ func (o *opsTool) mutate(ctx context.Context, cmd *cobra.Command, book bookOf, a
 	if len(p.Steps) == 0 {
 		return nil
 	}
-	return ops.Fail(ops.Pending, errors.New("this is the plan; nothing was changed"), "to do it: "+strings.Join(os.Args, " ")+" --apply")
+	return ops.Fail(ops.Pending, errors.New("this is the plan; nothing was changed"), "to do it: "+pasteable(os.Args, "--apply"))
+}
+
+// pasteable is a command line to paste: the same one, with other flags of approval.
+func pasteable(args []string, flags ...string) string {
+	plain := regexp.MustCompile(`^[\w@%+=:,./-]+$`)
+	line := []string{"gt06ctl"}
+	rest := args[1:]
+	for len(rest) > 0 && rest[0] != "--" {
+		switch arg := rest[0]; {
+		case arg == "--apply" || arg == "--yes" || arg == "--json" || strings.HasPrefix(arg, "--plan="):
+		case arg == "--plan":
+			rest = rest[min(1, len(rest)-1):]
+		default:
+			line = append(line, arg)
+		}
+		rest = rest[1:]
+	}
+	line = append(append(line, flags...), rest...)
+	for i, arg := range line {
+		if !plain.MatchString(arg) {
+			line[i] = "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
+		}
+	}
+	return strings.Join(line, " ")
 }
 
 // say prints a result for people or for programs.
@@ -226,7 +251,7 @@ func (o *opsTool) local(cmd *cobra.Command) (*opsWork, error) {
 	return &opsWork{Config: config, Session: &ops.Session{
 		Config: config, Out: out, BreakGlass: o.breakGlass, Failpoint: fail,
 		Journals: &ops.Journals{Dir: config.Journal.Dir, Actor: actor(), Now: time.Now, Failpoint: fail},
-		Confirm:  ops.Confirm{In: cmd.InOrStdin(), Terminal: terminal(cmd.InOrStdin()), Yes: o.yes, Plan: o.plan},
+		Confirm:  ops.Confirm{In: cmd.InOrStdin(), Terminal: terminal(cmd.InOrStdin()), Yes: o.yes, Plan: o.plan, Again: func(flags ...string) string { return pasteable(os.Args, flags...) }},
 	}}, nil
 }
 

@@ -159,3 +159,16 @@ func TestNoCommandDeletesASnapshot(t *testing.T) {
 		}
 	}
 }
+
+func TestTheCommandToPaste(t *testing.T) {
+	t.Parallel()
+	for want, args := range map[string][]string{
+		"gt06ctl ops run --apply -- sh -c 'echo it'\\''s done'":              {"/usr/bin/gt06ctl", "ops", "run", "--json", "--", "sh", "-c", "echo it's done"},
+		"gt06ctl ops resize volume --size 40 --change c-20261122-01 --apply": {"gt06ctl", "ops", "resize", "volume", "--size", "40", "--plan", "sha256:0", "--yes", "--change", "c-20261122-01", "--apply"},
+		"gt06ctl ops abort --apply":                                          {"gt06ctl", "ops", "abort", "--plan"},
+	} {
+		if got := pasteable(args, "--apply"); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+}
