@@ -68,7 +68,12 @@ func lockFile(path string) (*fileLock, error) {
 	return &fileLock{f}, nil
 }
 
-func (l *fileLock) unlock() { _ = l.f.Close() }
+// unlock gives it back at once: a child between fork and exec still has the
+// descriptor.
+func (l *fileLock) unlock() {
+	_ = unix.Flock(int(l.f.Fd()), unix.LOCK_UN)
+	_ = l.f.Close()
+}
 
 func permission(err error) error {
 	if errors.Is(err, os.ErrPermission) {
