@@ -39,11 +39,12 @@ var reasonNames = [numReasons]string{
 	"blocked", "not_allowed", "bad_imei", "imei_changed", "address_devices", "proxy_header", "refused", "shutdown", "contradiction", "released", "internal",
 }
 
-// ours says whether a connection ended for a reason of the server's own: no
-// stranger is to blame.
+// ours says whether a connection ended for a reason of the server or its
+// operator: the network it came from is not to blame. Devices that are refused
+// come back for ever, and must not shut those out that are beside them.
 func (r CloseReason) ours() bool {
 	switch r {
-	case CloseRoom, CloseShutdown, CloseContradiction, CloseReleased, CloseInternal, CloseRefused:
+	case CloseRoom, CloseShutdown, CloseContradiction, CloseReleased, CloseInternal, CloseRefused, CloseUnknownMax, CloseBlocked, CloseNotAllowed:
 		return true
 	default:
 		return false

@@ -201,9 +201,9 @@ func (a *app) handleDevicesChange(ctx context.Context, args json.RawMessage, _ f
 		}
 		changes = append(changes, c)
 	}
-	store, _, why := a.store.get()
-	if store == nil {
-		return nil, coded(cli.Fail(cli.Refused, fmt.Errorf("the database is away: %s", why),
+	store, err := a.database(ctx)
+	if err != nil {
+		return nil, coded(cli.Fail(cli.Timeout, err,
 			"nothing was changed: devices are kept in the database; try again when gt06ctl status says that the store is ok"))
 	}
 	n, err := store.Change(ctx, changes)
