@@ -32,10 +32,9 @@ type attack struct {
 
 // attacker dials from addresses of a network that no device is in.
 type attacker struct {
-	t      *testing.T
 	addr   string
 	net    byte // 127.net.x.y
-	dialed atomic.Int64
+	dialed *atomic.Int64
 }
 
 // dial connects from the n-th address; nil when the server does not want it.
@@ -270,7 +269,8 @@ func configFile(t *testing.T, text string) string {
 // It does not run beside other tests: it measures. A good device's 99th
 // percentile under attack may be twice that of the quiet before and after, and
 // 50 ms for the machine: attackers, devices and server share its cores, and a
-// device waits 5 s.
+// device waits 5 s. All attacks at once leave the machine no time at all: there
+// a tenth of those 5 s is the limit.
 func TestAttackersBesideGoodDevices(t *testing.T) { //nolint:paralleltest // it measures
 	const devices, unknown, spare = 100, 2000, 50 * time.Millisecond
 	d := newDaemon(t, "--config", configFile(t, fmt.Sprintf("limits: {unknown_devices: %d, address_devices: 1500, frames: 2000}\n", unknown)))
@@ -313,13 +313,13 @@ func TestAttackersBesideGoodDevices(t *testing.T) { //nolint:paralleltest // it 
 	list = append(list, attack{"all of them", func(ctx context.Context, a *attacker) {
 		var wg sync.WaitGroup
 		for i, one := range attacks() {
-			wg.Go(func() { one.run(ctx, &attacker{t: t, addr: a.addr, net: byte(100 + i)}) })
+			wg.Go(func() { one.run(ctx, &attacker{addr: a.addr, net: byte(100 + i), dialed: a.dialed}) })
 		}
 		wg.Wait()
 	}})
 	for i, one := range list {
 		ctx, cancel := context.WithCancel(t.Context())
-		a := &attacker{t: t, addr: d.addr, net: byte(60 + i)}
+		a := &attacker{addr: d.addr, net: byte(60 + i), dialed: new(atomic.Int64)}
 		var wg sync.WaitGroup
 		wg.Go(func() { one.run(ctx, a) })
 		peak := 0
@@ -340,6 +340,10 @@ func TestAttackersBesideGoodDevices(t *testing.T) { //nolint:paralleltest // it 
 	for i := range outcomes {
 		o := &outcomes[i]
 		t.Logf("%-28s p99 %7.1f ms (%.1f times quiet), %+5.1f MiB, %5d connections", o.name, o.p99, o.p99/quiet, float64(o.extra)/(1<<20), o.dialed)
+		spare := spare
+		if i == len(outcomes)-1 {
+			spare = 500 * time.Millisecond
+		}
 		if o.p99 > 2*quiet+float64(spare.Milliseconds()) {
 			t.Errorf("%s: good devices wait %.1f ms, %.1f when it is quiet", o.name, o.p99, quiet)
 		}
@@ -368,9 +372,14 @@ func TestAttackersBesideGoodDevices(t *testing.T) { //nolint:paralleltest // it 
 	if out, _, code := d.ctl("devices", "--problems", "--json"); code != 0 || !strings.Contains(out, `"kind"`) {
 		t.Errorf("problems: exit code %d, %.200s", code, out)
 	}
-	said := d.out.String()
-	if n := strings.Count(said, "\n"); strings.Count(said, `"level":"debug"`) < n/2 && n > 20_000 {
-		t.Errorf("%d lines in the log", n)
+	lines := 0 // those that end connections are for debugging
+	for line := range strings.Lines(d.out.String()) {
+		if !strings.Contains(line, `"level":"debug"`) {
+			lines++
+		}
+	}
+	if lines > 500 {
+		t.Errorf("%d lines in the log", lines)
 	}
 }
 

@@ -336,7 +336,7 @@ func TestWhatAnOperatorGetsWrong(t *testing.T) {
 	})
 	t.Run("wrong password", func(t *testing.T) {
 		db := mariadbtest.Start(t)
-		second(t, 22, []string{"nobody"}, "--store", "mariadb", "--dsn", strings.Replace(db.Schema(t), "root@", "nobody:s3cretpw@", 1))
+		second(t, 22, []string{"nobody"}, "--store", "mariadb", "--dsn", strings.Replace(db.Schema(t), "gt06:"+mariadbtest.Password+"@", "nobody:s3cretpw@", 1))
 	})
 }
 

@@ -99,6 +99,7 @@ func newDaemon(t *testing.T, args ...string) *daemon {
 	d := &daemon{t: t, dir: t.TempDir(), addr: at + ":5023", admin: at + ":8023", args: args, out: output{out}}
 	t.Cleanup(func() {
 		defer out.Close() //nolint:errcheck // a test's own
+		d.keepsSecrets()
 		d.kill()
 		d.killKeeper()
 		if t.Failed() {
@@ -177,7 +178,7 @@ func (d *daemon) launch(env ...string) {
 	args := append(append([]string{}, d.wrap...), filepath.Join(programs, "gt06d"), "--listen", d.addr, "--admin", d.admin, "--data-dir", d.dir, "--log-level", "debug")
 	args = append(args, d.args...)
 	d.cmd = exec.CommandContext(context.Background(), args[0], args[1:]...)
-	d.cmd.Env = append(append(os.Environ(), d.env...), env...)
+	d.cmd.Env = append(append(append(os.Environ(), "GT06_DSN_FILE="+d.secret(&d.cmd.Args)), d.env...), env...)
 	d.cmd.Stdout, d.cmd.Stderr = d.out.File, d.out.File
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if err := d.cmd.Start(); err != nil {

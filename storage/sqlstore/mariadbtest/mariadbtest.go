@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -43,6 +44,12 @@ func Schema(t testing.TB) string {
 	return schema(t, "root@unix("+socket+")/")
 }
 
+// Password is that of the user in the DSNs: tests look for it where it must not
+// be.
+const Password = "S3cret-of-the-tests"
+
+const user = "gt06:" + Password + "@"
+
 func schema(t testing.TB, server string) string {
 	t.Helper()
 	db, err := sql.Open("mysql", server)
@@ -57,7 +64,14 @@ func schema(t testing.TB, server string) string {
 		_, _ = db.ExecContext(context.Background(), "DROP DATABASE "+name)
 		_ = db.Close()
 	})
-	return server + name
+	for _, host := range []string{"localhost", "127.0.0.1"} {
+		for _, statement := range []string{"CREATE USER IF NOT EXISTS gt06@'%s' IDENTIFIED BY '" + Password + "'", "GRANT ALL ON *.* TO gt06@'%s' WITH GRANT OPTION"} {
+			if _, err := db.ExecContext(context.Background(), fmt.Sprintf(statement, host)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return strings.Replace(server, "root@", user, 1) + name
 }
 
 // Start runs a server of the test's own in a fresh directory.
@@ -145,5 +159,5 @@ func (s *Server) Process() *os.Process { return s.cmd.Process }
 func (s *Server) Schema(t testing.TB) string {
 	t.Helper()
 	dsn := schema(t, "root@unix("+s.Socket+")/")
-	return fmt.Sprintf("root@tcp(127.0.0.1:%d)/%s", s.Port, filepath.Base(dsn))
+	return fmt.Sprintf("%stcp(127.0.0.1:%d)/%s", user, s.Port, filepath.Base(dsn))
 }
