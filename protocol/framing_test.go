@@ -3,6 +3,7 @@ package protocol_test
 import (
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -128,6 +129,65 @@ func declared(b []byte) int {
 		return int(b[2])<<8 + int(b[3]) + 6
 	}
 	return 0
+}
+
+// Times are read in the zone of the login before them.
+func TestSessionsAreDecodedInTheirZone(t *testing.T) {
+	t.Parallel()
+	compared := 0
+	vectortest.Lines(t, "sessions.jsonl", func(line []byte) {
+		var v struct {
+			ID     string  `json:"id"`
+			Zone   *string `json:"device_timezone"`
+			Result []struct {
+				Frames []json.RawMessage `json:"frames"`
+			} `json:"result"`
+		}
+		if err := json.Unmarshal(line, &v); err != nil {
+			t.Fatal(err)
+		}
+		if v.Zone != nil {
+			return // the operator's: devices.utc_offset_s, not the frame's
+		}
+		var s protocol.Session
+		for _, r := range v.Result {
+			for _, raw := range r.Frames {
+				var f struct {
+					Frame     string   `json:"frame"`
+					Responses []string `json:"responses"`
+				}
+				var w vectortest.Vector
+				if err := errors.Join(json.Unmarshal(raw, &f), json.Unmarshal(raw, &w.Expected)); err != nil {
+					t.Fatal(err)
+				}
+				frame := unhex(t, f.Frame)
+				if c := new(protocol.Framer).Next(frame, true); c.Skip > 0 || c.Len != len(frame) || declared(frame) != len(frame) {
+					return // cut out of the middle: what follows is read in its light
+				}
+				w.TimeDependent, w.Response = true, nil // TestDialoguesThroughTheSocket compares the answers
+				var m protocol.Message
+				new(protocol.Decoder).Decode(&m, frame, s)
+				if m.Has&protocol.HasIMEI != 0 {
+					s = protocol.Session{IMEI: m.IMEI, UTCOffset: m.UTCOffset}
+				}
+				if len(w.Expected.Error) > 0 {
+					continue
+				}
+				var got vectortest.Decoded
+				if err := json.Unmarshal(protocol.AppendJSON(nil, &m, s, nil), &got); err != nil {
+					t.Fatal(err)
+				}
+				if diff := vectortest.Differences(&w, &got); len(diff) > 0 {
+					t.Errorf("%s %s: %s", v.ID, f.Frame, strings.Join(diff, "; "))
+				}
+				compared++
+			}
+		}
+	})
+	if compared < 100 {
+		t.Errorf("only %d frames", compared)
+	}
+	t.Logf("%d frames", compared)
 }
 
 func TestSessionVectors(t *testing.T) {
