@@ -180,7 +180,7 @@ func (v *dialogue) as(t *testing.T, n int) (chunks [][]byte) {
 		chunks[i] = stream[at : at+len(c)]
 		at += len(c)
 	}
-	if logins == 0 && !(len(stream) > 3 && stream[0] == 0x78 && stream[3] == 0x01) {
+	if logins == 0 && (len(stream) < 4 || stream[0] != 0x78 || stream[3] != 0x01) {
 		chunks = append([][]byte{device.Build(device.Login, n, 0, time.Now()).Bytes}, chunks...)
 	}
 	return chunks
