@@ -22,6 +22,8 @@ var forbidden = []struct {
 	{"gt06/server/control", []string{"gt06/protocol", "net/http", "github.com/prometheus/client_golang/prometheus"}, "operations import it"},
 	{"gt06/storage/...", []string{"gt06/server", "gt06/ops", "gt06/cmd"}, "storage does not know who feeds it"},
 	{"gt06/storage/spool", []string{"gt06/storage/sqlstore", "gt06/storage/event", "database/sql"}, "the log knows no database"},
+	{"gt06/storage/sink", []string{"gt06/storage/sqlstore", "gt06/storage/spool", "net/http", "database/sql", "github.com/nats-io/nats.go"}, "a sink knows no outside technology; its receivers do"},
+	{"gt06/cmd/gt06ctl", []string{"gt06/storage/sink"}, "the tool asks the server"},
 	{"gt06/storage/event", []string{"net", "database/sql"}, "it is pure"},
 	{"gt06/ops/...", []string{"gt06/server$", "gt06/server/handover", "gt06/server/keeper", "gt06/server/admin", "gt06/server/board", "gt06/storage", "gt06/cmd"}, "operations talk to the server through its control socket"},
 	{"gt06/ops", []string{"gt06/ops/cloud", "gt06/ops/host", "gt06/ops/runbook", "os/exec", "net/http"}, "the discipline knows neither cloud nor machine"},
