@@ -28,8 +28,9 @@ func (t *tool) captureCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "capture IMEI", Short: "Write what a live device sends and is answered, as a capture file",
 		Long: `capture follows a device and writes its frames and their answers as a pcap file,
-for support, Wireshark, or gt06ctl decode --pcap. It needs no rights on the
-network: the frames come from the server, the packets around them are made up.`,
+for support, Wireshark, or gt06ctl decode --pcap; over a restart and an upgrade,
+too. It needs no rights on the network: the frames come from the server, the
+packets around them are made up.`,
 		Example: "  gt06ctl capture 490154203237518 --for 10m --out device.pcap",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -46,7 +47,7 @@ network: the frames come from the server, the packets around them are made up.`,
 				defer f.Close() //nolint:errcheck // synced below
 				out = f
 			}
-			n, err := t.capture(cmd.Context(), out, imei.String(), span)
+			n, err := t.capture(cmd.Context(), out, cmd.ErrOrStderr(), imei.String(), span)
 			if err != nil {
 				return err
 			}
@@ -71,24 +72,20 @@ network: the frames come from the server, the packets around them are made up.`,
 }
 
 // capture writes frames of a device until the time is over.
-func (t *tool) capture(ctx context.Context, out io.Writer, imei string, span time.Duration) (frames int, err error) {
-	ctx, cancel := context.WithTimeout(ctx, span)
+func (t *tool) capture(ctx context.Context, out, stderr io.Writer, imei string, span time.Duration) (frames int, err error) {
+	end := time.Now().Add(span)
+	ctx, cancel := context.WithDeadline(ctx, end)
 	defer cancel()
+	live := newProgress(stderr)
+	defer live.clear()
 	w := pcapgo.NewWriter(out)
 	const most = 1 << 18
 	if err := w.WriteFileHeader(most, layers.LinkTypeEthernet); err != nil {
 		return 0, err
 	}
-	c, err := t.client()
-	if err != nil {
-		return 0, cli.Fail(cli.Usage, err)
-	}
 	made := packets{w: w}
-	err = c.Stream(ctx, "tail", control.TailArgs{IMEI: imei}, func(b json.RawMessage) error {
-		var v struct {
-			Time        time.Time
-			Hex, Answer string
-		}
+	return frames, t.follow(ctx, stderr, "tail", func() any { return control.TailArgs{IMEI: imei} }, func(b json.RawMessage) error {
+		var v control.Seen
 		if err := json.Unmarshal(b, &v); err != nil {
 			return err
 		}
@@ -98,12 +95,11 @@ func (t *tool) capture(ctx context.Context, out io.Writer, imei string, span tim
 			return err
 		}
 		frames++
+		if live.live {
+			live.say("%d frames, %v left", frames, time.Until(end).Round(time.Second))
+		}
 		return nil
 	})
-	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
-		return frames, explain(err)
-	}
-	return frames, nil
 }
 
 // packets makes the segments of one connection up.

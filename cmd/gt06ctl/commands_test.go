@@ -42,8 +42,9 @@ func TestEveryCommandExplainsItself(t *testing.T) {
 		if c.HasParent() && !strings.Contains(c.Example, "gt06ctl") {
 			t.Errorf("%s has no example of how it is called", path)
 		}
-		if !strings.Contains(c.Long, cli.Table) {
-			t.Errorf("%s: help does not end with the exit codes", path)
+		var help bytes.Buffer
+		if code := run(append(strings.Fields(path)[1:], "--help"), nil, &help, &help); code != 0 || !strings.HasSuffix(help.String(), cli.Table+"\n") {
+			t.Errorf("%s: help does not end with the exit codes:\n%s", path, help.String())
 		}
 		if f := c.Flags().Lookup("json"); f == nil && c.InheritedFlags().Lookup("json") == nil && c.HasParent() {
 			t.Errorf("%s does not take --json", path)
@@ -152,13 +153,14 @@ func TestWhatDevicesWriteDoesNotSteerTheTerminal(t *testing.T) {
 		"upgrades": {{}}, "upgrade": {{}}, "decode": {{}, {"--raw"}}, "protocol": {{"22"}}, "version": {{}},
 	}
 	reason := map[string]string{
-		"capture":      "writes a file for machines",
-		"simulate":     "prints numbers of its own",
-		"bench":        "prints numbers of its own",
-		"spool list":   "looks at files: numbers",
-		"spool verify": "looks at files: numbers",
-		"stop":         "ends the server: prints a pid",
-		"man":          "writes manuals: no --json",
+		"capture":        "writes a file for machines",
+		"support-bundle": "has a test of its own",
+		"bench":          "prints numbers of its own",
+		"simulate":       "prints numbers of its own",
+		"spool list":     "looks at files: numbers",
+		"spool verify":   "looks at files: numbers",
+		"stop":           "ends the server: prints a pid",
+		"man":            "writes manuals: no --json",
 	}
 	runnable(command(), func(c *cobra.Command) {
 		name := strings.TrimPrefix(c.CommandPath(), "gt06ctl ")
@@ -281,7 +283,7 @@ func TestValidateWatch(t *testing.T) {
 			}
 			synctest.Test(t, func(t *testing.T) {
 				var out, stderr bytes.Buffer
-				code := cli.Report(&stderr, "gt06ctl", (&tool{}).watchChecks(t.Context(), ask, &out, newProgress(&stderr), 10*time.Second, time.Second))
+				code := cli.Report(&stderr, "gt06ctl", (&tool{gone: gone}).watchChecks(t.Context(), ask, &out, newProgress(&stderr), 10*time.Second, time.Second))
 				if code != int(now.code) || !strings.Contains(out.String()+stderr.String(), now.says) {
 					t.Errorf("exit %d\n%s%s", code, out.String(), stderr.String())
 				}
@@ -322,5 +324,48 @@ func TestMistakesAreOnesOfUsage(t *testing.T) {
 		if code := run(args, strings.NewReader(""), &stdout, &stderr); code != int(cli.Usage) || !strings.Contains(stderr.String(), "\nhint: ") && !strings.HasPrefix(line, "decode") {
 			t.Errorf("%s: exit %d, %s", line, code, stderr.String())
 		}
+	}
+}
+
+// A quiet stream is followed from server to server, and not only at first; one
+// that does not come back is given up.
+func TestFollow(t *testing.T) {
+	t.Parallel()
+	socket := filepath.Join(t.TempDir(), "s")
+	serve := func(span time.Duration, say string) {
+		ctx, cancel := context.WithTimeout(t.Context(), span)
+		defer cancel()
+		s, err := control.Serve(socket, map[string]control.Handler{"tail": func(_ context.Context, _ json.RawMessage, send func(any) error) (any, error) {
+			if say != "" {
+				return nil, send(say)
+			}
+			<-ctx.Done()
+			return nil, nil
+		}})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		<-ctx.Done()
+		_ = s.Close()
+	}
+	tool := &tool{socket: socket, gone: stays / 2}
+	go func() {
+		serve(stays*3/2, "")
+		serve(stays*3/2, "")
+		serve(stays/4, "the third")
+	}()
+	for there := false; !there && pause(t.Context(), time.Millisecond); {
+		_, err := os.Stat(socket)
+		there = err == nil
+	}
+	var got string
+	var stderr bytes.Buffer
+	err := tool.follow(t.Context(), &stderr, "tail", func() any { return nil }, func(b json.RawMessage) error {
+		got = string(b)
+		return nil
+	})
+	if got != `"the third"` || !errors.Is(err, control.ErrNoServer) {
+		t.Errorf("%s, %v\n%s", got, err, stderr.String())
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -36,17 +37,16 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 type tool struct {
 	dataDir, socket string
 	json            bool
+	gone            time.Duration // how long a server may be away while it is watched
 }
 
 func command() *cobra.Command {
-	t := &tool{}
+	t := &tool{gone: gone}
 	root := &cobra.Command{
 		Use:   "gt06ctl",
 		Short: "Looks at and works on a gt06d server",
 		Long: `gt06ctl looks at and works on a gt06d server. It finds the server by its data
-directory. Every command takes --json.
-
-` + cli.Table,
+directory. Every command takes --json.`,
 		Version: cli.Version(), SilenceErrors: true, SilenceUsage: true, SuggestionsMinimumDistance: 2,
 	}
 	dir := os.Getenv("GT06_DATA_DIR")
@@ -59,18 +59,31 @@ directory. Every command takes --json.
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return cli.Fail(cli.Usage, err, c.CommandPath()+" --help")
 	})
-	root.AddCommand(
-		t.statusCommand(), t.devicesCommand(), t.validateCommand(), t.tailCommand(), t.traceCommand(), t.alarmsCommand(), t.trackCommand(),
-		t.decodeCommand(), t.protocolCommand(), t.captureCommand(), t.simulateCommand(), t.benchCommand(),
-		t.sendCommand(), t.commandsCommand(), t.quarantineCommand(), t.replayCommand(), t.spoolCommand(), t.storeCommand(),
-		t.upgradeCommand(), t.upgradesCommand(), t.stopCommand(), t.opsCommand(), t.versionCommand(), cli.ManCommand(root),
-	)
+	for _, g := range []struct {
+		title string
+		list  []*cobra.Command
+	}{
+		{"Look", []*cobra.Command{t.statusCommand(), t.validateCommand(), t.tailCommand(), t.alarmsCommand(), t.traceCommand()}},
+		{"Devices", []*cobra.Command{t.devicesCommand(), t.trackCommand(), t.sendCommand(), t.commandsCommand(), t.captureCommand()}},
+		{"Server", []*cobra.Command{t.upgradeCommand(), t.upgradesCommand(), t.stopCommand(), t.quarantineCommand(), t.replayCommand(), t.spoolCommand(), t.storeCommand()}},
+		{"Maintenance", []*cobra.Command{t.opsCommand(), t.supportBundleCommand()}},
+		{"Tools", []*cobra.Command{t.decodeCommand(), t.protocolCommand(), t.simulateCommand(), t.benchCommand(), cli.ManCommand(root), t.versionCommand()}},
+	} {
+		root.AddGroup(&cobra.Group{ID: g.title, Title: g.title + ":"})
+		for _, c := range g.list {
+			c.GroupID = g.title
+		}
+		root.AddCommand(g.list...)
+	}
+	root.SetHelpCommandGroupID("Tools")
+	root.SetCompletionCommandGroupID("Tools")
+	root.SetHelpTemplate(cli.HelpTemplate)
 	complete(root)
 	return root
 }
 
-// complete gives a command and those below it what all have: a mistake in the
-// arguments is one of usage, and help ends with the exit codes.
+// complete makes a mistake in the arguments of a command, and of those below it,
+// one of usage.
 func complete(c *cobra.Command) {
 	check := c.Args
 	switch {
@@ -86,12 +99,6 @@ func complete(c *cobra.Command) {
 			return err
 		}
 		return cli.Fail(cli.Usage, err, cmd.CommandPath()+" --help")
-	}
-	if c.Long == "" {
-		c.Long = c.Short + "."
-	}
-	if c.HasParent() {
-		c.Long += "\n\n" + cli.Table
 	}
 	for _, sub := range c.Commands() {
 		complete(sub)
@@ -129,7 +136,7 @@ func (t *tool) client() (control.Client, error) {
 	if t.socket != "" {
 		return control.Client{Path: t.socket}, nil
 	}
-	path, err := control.Path(t.dataDir)
+	path, err := control.Find(t.dataDir)
 	return control.Client{Path: path}, err
 }
 

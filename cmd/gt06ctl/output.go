@@ -16,10 +16,13 @@ import (
 )
 
 // table prints columns. What is in a cell may come from a device.
-type table struct{ w *tabwriter.Writer }
+type table struct {
+	w     *tabwriter.Writer
+	empty bool // there is a header and nothing below it
+}
 
 func newTable(out io.Writer, columns ...string) *table {
-	t := &table{tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)}
+	t := &table{tabwriter.NewWriter(out, 0, 4, 2, ' ', 0), len(columns) > 0}
 	if len(columns) > 0 {
 		fmt.Fprintln(t.w, strings.Join(columns, "\t"))
 	}
@@ -28,6 +31,7 @@ func newTable(out io.Writer, columns ...string) *table {
 
 // row prints a line of cells, each made safe.
 func (t *table) row(cells ...any) {
+	t.empty = false
 	texts := make([]string, 0, len(cells))
 	for _, c := range cells {
 		if text, ours := c.(tinted); ours {
@@ -42,7 +46,13 @@ func (t *table) row(cells ...any) {
 // rowf prints a line of a name and a text.
 func (t *table) rowf(name, format string, args ...any) { t.row(name, fmt.Sprintf(format, args...)) }
 
-func (t *table) end() error { return t.w.Flush() }
+// end prints the table. One without rows says so.
+func (t *table) end() error {
+	if t.empty {
+		t.row("(none)")
+	}
+	return t.w.Flush()
+}
 
 // printf prints a text, made safe.
 func printf(w io.Writer, format string, args ...any) error {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
 	"os/signal"
 	"syscall"
 	"time"
@@ -45,7 +47,7 @@ or when an answered fix is not exactly one row.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&opt.Addr, "addr", "127.0.0.1:5023", "address of the server")
+	f.StringVar(&opt.Addr, "addr", "", "address of the server; default: that of the server here, else 127.0.0.1:5023")
 	f.IntVar(&opt.Devices, "devices", 20, "number of devices")
 	f.Float64Var(&opt.Rate, "rate", 1, "frames a second of each device")
 	f.DurationVar(&opt.Duration, "duration", 30*time.Second, "how long they send")
@@ -66,21 +68,27 @@ func (t *tool) simulate(ctx context.Context, stdout, stderr io.Writer, opt fleet
 		opt.First = int(time.Now().Unix()%900) * 1000
 	}
 	begin := time.Now().Truncate(time.Second)
-	f := fleet.New(opt)
 	var st control.Status
 	client, err := t.client()
 	if err != nil {
 		return cli.Fail(cli.Usage, err)
 	}
-	if verify {
-		if err := client.Call(ctx, "status", nil, &st); err != nil {
-			if asked {
-				return explain(err)
-			}
-			verify = false
-			fmt.Fprintf(stderr, "the rows are not compared: %v\n", err)
+	if err := client.Call(ctx, "status", nil, &st); err != nil {
+		if verify && asked {
+			return explain(err)
 		}
+		if verify {
+			fmt.Fprintf(stderr, "the rows are not compared: %s\n", cli.Plain(err.Error()))
+		}
+		verify = false
 	}
+	if opt.Addr == "" {
+		opt.Addr = dialable(st.Listen)
+	}
+	if err := reach(ctx, opt.Addr); err != nil {
+		return cli.Fail(cli.Timeout, err, "start a server: gt06d; or say where it is: --addr HOST:PORT")
+	}
+	f := fleet.New(opt)
 	stopped := context.AfterFunc(ctx, func() {
 		f.Finish()
 		signal.Reset(syscall.SIGINT, syscall.SIGTERM)
@@ -95,7 +103,10 @@ func (t *tool) simulate(ctx context.Context, stdout, stderr io.Writer, opt fleet
 	<-shown
 	var report device.Report
 	if verify {
-		if report, err = compare(ctx, client, f, begin); err != nil {
+		if report, err = compare(ctx, client, f, begin, newProgress(stderr)); err != nil {
+			if !t.json {
+				_ = printOutcome(stdout, &res, opt) // what the devices saw is worth knowing all the same
+			}
 			return explain(err)
 		}
 		merged, missing := report.Merged, report.Missing+report.Doubled+report.Foreign+report.Wrong
@@ -114,6 +125,33 @@ func (t *tool) simulate(ctx context.Context, stdout, stderr io.Writer, opt fleet
 			res.Lost, res.Duplicated, res.OutOfOrder, report.Missing, report.Doubled, report.Foreign, report.Wrong, report.First))
 	}
 	return nil
+}
+
+// dialable turns the address a server listens on into one to dial.
+func dialable(listen string) string {
+	ap, err := netip.ParseAddrPort(listen)
+	switch {
+	case err != nil:
+		return "127.0.0.1:5023"
+	case ap.Addr().IsUnspecified():
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), ap.Port()).String()
+	}
+	return listen
+}
+
+// reach says why nobody listens at an address. A server that is restarted at
+// this moment is waited for.
+func reach(ctx context.Context, addr string) error {
+	var d net.Dialer
+	for end := time.Now().Add(2 * time.Second); ; {
+		c, err := d.DialContext(ctx, "tcp", addr)
+		if err == nil {
+			return c.Close()
+		}
+		if time.Now().After(end) || !pause(ctx, 100*time.Millisecond) {
+			return fmt.Errorf("no server at %s: %w", addr, err)
+		}
+	}
 }
 
 func printOutcome(w io.Writer, r *outcome, opt fleet.Options) error {
@@ -148,12 +186,13 @@ func show(ctx context.Context, w io.Writer, f *fleet.Fleet, d time.Duration) {
 const away = 15 * time.Second
 
 // compare waits until the log is in the database and compares.
-func compare(ctx context.Context, client control.Client, f *fleet.Fleet, since time.Time) (device.Report, error) {
+func compare(ctx context.Context, client control.Client, f *fleet.Fleet, since time.Time, live *progress) (device.Report, error) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	limit := time.After(2 * time.Minute)
+	defer live.clear()
 	seen := time.Now()
-	for {
+	for n := 1; ; n++ {
 		var st control.Status
 		err := client.Call(ctx, "status", nil, &st)
 		if _, refused := errors.AsType[*control.Error](err); err != nil && (refused || time.Since(seen) > away) {
@@ -163,6 +202,9 @@ func compare(ctx context.Context, client control.Client, f *fleet.Fleet, since t
 			if seen = time.Now(); st.Store.Lag == 0 {
 				break
 			}
+		}
+		if n%20 == 0 {
+			live.say("the database is %d records behind: waiting for it", st.Store.Lag)
 		}
 		select {
 		case <-ctx.Done():

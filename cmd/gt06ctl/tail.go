@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,9 +18,14 @@ import (
 	"gt06/server/control"
 )
 
-// gone is how long a server may be away before a command that watches it ends:
-// an upgrade and a restart take less.
-const gone = 20 * time.Second
+const (
+	// gone is how long a server may be away before a command that watches it
+	// ends: an upgrade and a restart take less.
+	gone = 20 * time.Second
+	// stays is how long a conversation lasts with a server that is there, and not
+	// ending itself.
+	stays = time.Second
+)
 
 // follow watches the server over its restarts and upgrades, until the context
 // ends. args is asked again for each.
@@ -29,19 +35,20 @@ func (t *tool) follow(ctx context.Context, stderr io.Writer, verb string, args f
 		return cli.Fail(cli.Usage, err)
 	}
 	for away := (time.Time{}); ; {
-		err := c.Stream(ctx, verb, args(), func(b json.RawMessage) error {
-			away = time.Time{}
-			return each(b)
-		})
-		ended := err == nil || errors.Is(err, io.ErrUnexpectedEOF)
+		began := time.Now()
+		err := c.Stream(ctx, verb, args(), each)
+		ended := err == nil || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)
+		was := away.IsZero() || time.Since(began) > stays // there, before it ended
 		switch {
 		case ctx.Err() != nil:
 			return nil //nolint:nilerr // the operator ended it
-		case ended && away.IsZero():
+		case ended && was:
 			fmt.Fprintln(stderr, "the server that was asked has ended: looking for the next")
 			away = time.Now()
-		case !ended && !errors.Is(err, control.ErrNoServer), away.IsZero(), time.Since(away) > gone:
+		case !ended && !errors.Is(err, control.ErrNoServer), away.IsZero():
 			return explain(err)
+		case time.Since(away) > t.gone:
+			return explain(fmt.Errorf("%w: for %v", control.ErrNoServer, t.gone))
 		}
 		if !pause(ctx, 100*time.Millisecond) {
 			return nil

@@ -97,7 +97,7 @@ func (t *tool) watchChecks(ctx context.Context, ask func(context.Context, *contr
 		switch {
 		case ctx.Err() != nil:
 			return cli.Fail(cli.Timeout, fmt.Errorf("interrupted %v before the end", time.Until(end).Round(time.Second)))
-		case err != nil && (first || !away.IsZero() && time.Since(away) > gone):
+		case err != nil && (first || !away.IsZero() && time.Since(away) > t.gone):
 			return err
 		case err != nil:
 			if away.IsZero() {

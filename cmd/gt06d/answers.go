@@ -18,7 +18,7 @@ import (
 func (a *app) Status(context.Context) control.Status {
 	st := control.Status{
 		State: "ready", Reasons: []string{}, Version: cli.Version(), PID: os.Getpid(), Generation: a.spool.Generation(),
-		UptimeS: int64(time.Since(a.began).Seconds()), Connections: a.server.Connections(), DevicesOnline: a.server.Registry().Len(),
+		UptimeS: int64(time.Since(a.began).Seconds()), Connections: a.server.Connections(), DevicesOnline: a.server.Registry().Len(), Listen: a.devices.Addr().String(),
 		Spool: control.SpoolInfo{
 			Position: uint64(a.spool.End()), Durable: uint64(a.spool.Durable()), Settled: uint64(a.spool.Settled()), Bytes: a.spool.Stats().Bytes,
 		},
@@ -68,6 +68,10 @@ func (a *app) Status(context.Context) control.Status {
 	if len(st.Reasons) > 0 {
 		st.State = "degraded"
 	}
+	st.Store.LastError = cli.Plain(st.Store.LastError)
+	for i, why := range st.Reasons {
+		st.Reasons[i] = cli.Plain(why)
+	}
 	if a.phase.Load() == phaseDraining {
 		st.State = "draining"
 	}
@@ -94,6 +98,7 @@ func (a *app) handlers() map[string]control.Handler {
 		"alarms":  a.handleAlarms,
 		"track":   a.handleTrack,
 		"trace":   a.handleTrace,
+		"support": a.handleSupport,
 		"upgrade": a.handleUpgrade,
 		"upgrades": func(context.Context, json.RawMessage, func(any) error) (any, error) {
 			return a.history(historyBytes)

@@ -32,7 +32,10 @@ func holderOf(addr string) string {
 	tcp6, _ := fs.NetTCP6() //nolint:staticcheck // the same
 	const listening = 0x0a
 	for _, line := range append(tcp4, tcp6...) {
-		if line.St == listening && line.LocalPort == uint64(ap.Port()) {
+		local, _ := netip.AddrFromSlice(line.LocalAddr)
+		local = local.Unmap()
+		same := local == ap.Addr().Unmap() || local.IsUnspecified() || ap.Addr().IsUnspecified()
+		if line.St == listening && line.LocalPort == uint64(ap.Port()) && same {
 			inodes[fmt.Sprintf("socket:[%d]", line.Inode)] = true
 		}
 	}

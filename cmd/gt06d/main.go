@@ -39,9 +39,7 @@ it, and stores it exactly once in SQLite or MariaDB.
 
 Without arguments it serves on 127.0.0.1:5023 with SQLite in its data directory.
 Every flag has an environment variable GT06_… and a key in a YAML file that
---config or GT06_CONFIG names; flags beat the environment, it beats the file.
-
-` + cli.Table,
+--config or GT06_CONFIG names; flags beat the environment, it beats the file.`,
 		Example: `  gt06d
   gt06d --listen :5023
   GT06_DSN_FILE=/etc/gt06/dsn gt06d --store mariadb
@@ -57,6 +55,7 @@ Every flag has an environment variable GT06_… and a key in a YAML file that
 		return serve(cfg, stderr, env)
 	}
 	root.RunE = serve
+	root.SetHelpTemplate(cli.HelpTemplate)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		return cli.Fail(cli.Usage, err, "gt06d --help lists the flags")
 	})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"gt06/cmd/internal/cli"
 	"gt06/server"
@@ -219,10 +221,29 @@ log       %s
 store     %s
 %scontrol   %s
 keeper    %s
-next      gt06ctl simulate --devices 20 --duration 10s%s
-          gt06ctl status%s
+next      %[12]s simulate --devices 20 --duration 10s%[11]s
+          %[12]s status%[11]s
 ready
-`, cli.Version(), a.spool.Generation(), a.devices.Addr(), a.adminLn.Addr(), a.cfg.DataDir, filepath.Join(a.cfg.DataDir, "spool"), where, a.sinkLines(), path, a.keep.line(), dir, dir)
+`, cli.Version(), a.spool.Generation(), a.devices.Addr(), a.adminLn.Addr(), a.cfg.DataDir, filepath.Join(a.cfg.DataDir, "spool"), where, a.sinkLines(), path, a.keep.line(), dir, tool())
+}
+
+// tool is how gt06ctl is called: by its path where the shell would not find it.
+func tool() string {
+	const name = "gt06ctl"
+	if _, err := exec.LookPath(name); err == nil {
+		return name
+	}
+	if self, err := os.Executable(); err == nil {
+		if path := filepath.Join(filepath.Dir(self), name); exists(path) {
+			return path
+		}
+	}
+	return name
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // settle moves the settled mark once a second.
@@ -347,7 +368,11 @@ func (r *running) upgrade(ctx context.Context, req upgradeRequest) (done bool, e
 	r.record(out)
 	req.done <- out
 	<-req.told
-	r.log.Info("upgrade", zap.String("result", out.Result), zap.String("reason", out.Reason), zap.Float64("stall_ms", out.StallMS), zap.Any("change", out.Change))
+	level := zapcore.InfoLevel
+	if out.Result != control.Upgraded {
+		level = zapcore.WarnLevel
+	}
+	r.log.Log(level, "upgrade", zap.String("result", out.Result), zap.String("reason", out.Reason), zap.Float64("stall_ms", out.StallMS), zap.Any("change", out.Change))
 	switch out.Result {
 	case control.Refused:
 		return false, nil

@@ -20,6 +20,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"syscall"
 	"time"
 )
 
@@ -68,6 +69,7 @@ type Status struct {
 	UptimeS       int64     `json:"uptime_s"`
 	Connections   int       `json:"connections"`
 	DevicesOnline int       `json:"devices_online"`
+	Listen        string    `json:"listen"` // address of the device port
 	Spool         SpoolInfo `json:"spool"`
 	Store         StoreInfo `json:"store"`
 	Sinks         []Sink    `json:"sinks"`
@@ -476,17 +478,36 @@ func Path(dataDir string) (string, error) {
 	return path, nil
 }
 
+// system is where the runtime files of servers that root or systemd started lie.
+const system = "/run/gt06"
+
+// Find returns where the socket of a data directory is for somebody who asks:
+// that of a server of theirs, or, when the directory belongs to another user,
+// of the system's, so that they learn what they lack.
+func Find(dataDir string) (string, error) {
+	path, err := Path(dataDir)
+	if err != nil || os.Geteuid() == 0 || os.Getenv("RUNTIME_DIRECTORY") != "" {
+		return path, err
+	}
+	st, err := os.Stat(dataDir)
+	if err == nil {
+		if own, ok := st.Sys().(*syscall.Stat_t); ok && int(own.Uid) == os.Geteuid() {
+			return path, nil
+		}
+	}
+	if errors.Is(err, os.ErrNotExist) {
+		return path, nil
+	}
+	name, err := runtimeName(dataDir)
+	return filepath.Join(system, name, "gt06d.sock"), err
+}
+
 // RuntimeDir returns the directory of the runtime files of a data directory.
 func RuntimeDir(dataDir string) (string, error) {
 	if dir := os.Getenv("RUNTIME_DIRECTORY"); dir != "" {
 		return dir, nil
 	}
-	abs, err := filepath.Abs(dataDir)
-	if err != nil {
-		return "", err
-	}
-	sum := sha256.Sum256([]byte(abs))
-	base := "/run/gt06"
+	base := system
 	if os.Geteuid() != 0 {
 		base = os.Getenv("XDG_RUNTIME_DIR")
 		if base == "" {
@@ -494,7 +515,18 @@ func RuntimeDir(dataDir string) (string, error) {
 		}
 		base = filepath.Join(base, "gt06")
 	}
-	return filepath.Join(base, hex.EncodeToString(sum[:])[:12]), nil
+	name, err := runtimeName(dataDir)
+	return filepath.Join(base, name), err
+}
+
+// runtimeName is the name that no two data directories share.
+func runtimeName(dataDir string) (string, error) {
+	abs, err := filepath.Abs(dataDir)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256([]byte(abs))
+	return hex.EncodeToString(sum[:])[:12], nil
 }
 
 // DefaultDataDir returns where data lies when nobody says: $STATE_DIRECTORY, or

@@ -181,3 +181,26 @@ func TestServes(t *testing.T) {
 		}
 	}
 }
+
+// Of a directory of another user the socket is the system's; of ours it is ours.
+func TestFind(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Log("root looks in one place only")
+	}
+	t.Setenv("XDG_RUNTIME_DIR", t.TempDir())
+	t.Setenv("RUNTIME_DIRECTORY", "")
+	own := t.TempDir()
+	path, err := Path(own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for dir, want := range map[string]string{own: path, filepath.Join(own, "not"): ""} {
+		got, err := Find(dir)
+		if err != nil || want != "" && got != want || want == "" && strings.HasPrefix(got, system+"/") != (os.Geteuid() == 0) {
+			t.Errorf("%s: %s, %v", dir, got, err)
+		}
+	}
+	if got, err := Find("/"); err != nil || !strings.HasPrefix(got, system+"/") { // root's
+		t.Errorf("%s, %v", got, err)
+	}
+}

@@ -83,3 +83,23 @@ type Trace struct {
 	Until time.Time `json:"until"`
 	By    string    `json:"by"`
 }
+
+// Support is what the server adds to a support bundle. No password is in it.
+type Support struct {
+	Version    string             `json:"version"`
+	Go         string             `json:"go"`
+	Config     string             `json:"config"`  // YAML
+	Metrics    string             `json:"metrics"` // as Prometheus reads them
+	Schema     int64              `json:"schema"`  // of the database; 0: not known
+	SchemaOwn  int64              `json:"schema_own"`
+	Quarantine []QuarantineReason `json:"quarantine"`
+	Missing    string             `json:"missing,omitempty"` // why schema and quarantine are not known
+}
+
+// QuarantineReason says how many frames are in quarantine for a reason.
+type QuarantineReason struct {
+	Reason string `json:"reason"`
+	Frames int64  `json:"frames"`
+	First  string `json:"first"` // received, RFC 3339
+	Last   string `json:"last"`
+}

@@ -129,3 +129,32 @@ func (s *Store) Quarantine(ctx context.Context, id int64, most int) ([]Quarantin
 	}
 	return list, errors.Join(rows.Err())
 }
+
+// QuarantineReason says how many frames are in quarantine for a reason.
+type QuarantineReason struct {
+	Reason      string
+	Frames      int64
+	First, Last string // received, RFC 3339
+}
+
+// QuarantineReasons returns the most frequent reasons.
+func (s *Store) QuarantineReasons(ctx context.Context) ([]QuarantineReason, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	rows, err := s.db.QueryxContext(ctx, "SELECT reason, COUNT(*), MIN(received_at), MAX(received_at) FROM quarantined_frames GROUP BY reason ORDER BY COUNT(*) DESC LIMIT 100")
+	if err != nil {
+		return nil, s.classify(err)
+	}
+	defer rows.Close() //nolint:errcheck // Err is asked
+	var list []QuarantineReason
+	for rows.Next() {
+		var r QuarantineReason
+		var first, last any
+		if err := rows.Scan(&r.Reason, &r.Frames, &first, &last); err != nil {
+			return nil, err
+		}
+		r.First, r.Last = moment(first).Format(time.RFC3339), moment(last).Format(time.RFC3339)
+		list = append(list, r)
+	}
+	return list, s.classify(rows.Err())
+}

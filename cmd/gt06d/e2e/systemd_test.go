@@ -227,6 +227,36 @@ func TestUnderARealSystemd(t *testing.T) {
 		}
 		t.Log(text)
 	})
+	step("journal", func(t *testing.T) {
+		seen := map[string]int{}
+		for line := range strings.Lines(m.run("journalctl --no-pager -u gt06d -o json --output-fields=PRIORITY,MESSAGE")) {
+			var e struct{ Priority, Message string }
+			if json.Unmarshal([]byte(line), &e) != nil {
+				continue // a message that is no text
+			}
+			var l struct{ Level, Msg string }
+			if strings.HasPrefix(e.Message, "<") {
+				t.Errorf("the journal does not take the priority: %s", line)
+			}
+			if json.Unmarshal([]byte(e.Message), &l) != nil || l.Msg == "" {
+				continue
+			}
+			seen[l.Level]++
+			if want := map[string]string{"info": "6", "warn": "4", "error": "3"}[l.Level]; e.Priority != want {
+				t.Errorf("priority %s, want %s: %s", e.Priority, want, line)
+			}
+		}
+		if seen["info"] == 0 || seen["warn"]+seen["error"] == 0 { // a rolled back upgrade warns
+			t.Errorf("what is logged: %v", seen)
+		}
+		t.Log(seen)
+	})
+	step("support bundle", func(t *testing.T) {
+		m.run("gt06ctl support-bundle --out /bundle.tar.gz")
+		if out := m.run("tar -xzOf /bundle.tar.gz bundle/log.txt bundle/process.txt"); !strings.Contains(out, "connections taken over") || !strings.Contains(out, "Max open files") {
+			t.Errorf("the journal is not in the bundle: %s", out[max(0, len(out)-500):])
+		}
+	})
 	step("stop", func(t *testing.T) {
 		m.run("systemctl stop gt06d")
 		if !m.eventually(time.Second, func() bool { out, _ := m.try("ss -ltn sport = :5023"); return !strings.Contains(out, "5023") }) {

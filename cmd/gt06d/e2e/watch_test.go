@@ -274,3 +274,37 @@ func TestTrack(t *testing.T) {
 		t.Errorf("exit %d, %s", code, errs)
 	}
 }
+
+// A support bundle of a server with traffic: everything is there, and no IMEI.
+func TestSupportBundle(t *testing.T) {
+	t.Parallel()
+	d := newDaemon(t)
+	d.start()
+	f, wait := d.loaded(fleet.Options{Devices: 5, Rate: 5, Duration: 2 * time.Second, First: 80})
+	imei := device.IMEI(80).String()
+	if _, errs, code := d.ctl("trace", imei, "--for", "1h"); code != 0 {
+		t.Fatal(errs)
+	}
+	d.send(device.Build(device.Heartbeat, 81, 1, time.Now()).Bytes) // before a login: in quarantine
+	wait()
+	d.drained()
+	path := filepath.Join(t.TempDir(), "bundle.tar.gz")
+	out, errs, code := d.ctl("support-bundle", "--out", path)
+	if code != 0 || !strings.Contains(out, "config.yaml") {
+		t.Fatalf("exit %d, %s%s", code, out, errs)
+	}
+	text, err := exec.CommandContext(t.Context(), "tar", "-xzOf", path).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"gt06_", "listen: " + d.addr, `"state": "ready"`, `"reason": "no login"`, `"msg":"trace"`, "Max open files", "inodes free"} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("%q is not in the bundle:\n%s", want, out)
+		}
+	}
+	for _, imei := range f.IMEIs() {
+		if strings.Contains(string(text), imei) {
+			t.Errorf("%s is in the bundle", imei)
+		}
+	}
+}

@@ -71,12 +71,7 @@ func Report(w io.Writer, program string, err error) int {
 	if err == nil {
 		return int(Done)
 	}
-	// Package names help a developer; an operator reads what is wrong.
-	text := err.Error()
-	for _, name := range []string{"spool", "sqlstore", "server", "handover", "control", "protocol"} {
-		text = strings.ReplaceAll(text, "gt06/"+name+": ", "")
-	}
-	_, _ = fmt.Fprintf(w, "%s: %s\n", program, Printable(text)) // it may quote a device
+	_, _ = fmt.Fprintf(w, "%s: %s\n", program, Printable(Plain(err.Error()))) // it may quote a device
 	code := Internal
 	if e, ok := errors.AsType[*Error](err); ok {
 		code = e.Code
@@ -86,3 +81,18 @@ func Report(w io.Writer, program string, err error) int {
 	}
 	return int(code)
 }
+
+// Plain returns the text of an error without the names of packages: they help a
+// developer, an operator reads what is wrong.
+func Plain(text string) string {
+	for _, name := range []string{"spool", "sqlstore", "server", "handover", "control", "protocol"} {
+		text = strings.ReplaceAll(text, "gt06/"+name+": ", "")
+	}
+	return text
+}
+
+// HelpTemplate is cobra's, with the exit codes at the end.
+const HelpTemplate = `{{with (or .Long .Short)}}{{. | trimTrailingWhitespaces}}
+
+{{end}}{{if or .Runnable .HasSubCommands}}{{.UsageString}}{{end}}
+` + Table + "\n"

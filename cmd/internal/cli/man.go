@@ -25,6 +25,7 @@ func ManCommand(root *cobra.Command) *cobra.Command {
 				return Fail(NotWritable, err, "give a directory that this user may write")
 			}
 			root.DisableAutoGenTag = true
+			exitCodes(root)
 			header := &doc.GenManHeader{Title: root.Name(), Section: "1", Source: "gt06 " + Version(), Manual: "gt06"}
 			if err := doc.GenManTree(root, header, dir); err != nil {
 				return Fail(NotWritable, err)
@@ -35,4 +36,16 @@ func ManCommand(root *cobra.Command) *cobra.Command {
 	}
 	c.Flags().StringVar(&dir, "dir", "", "directory to write to; it is made when it does not exist")
 	return c
+}
+
+// exitCodes adds them to the description of each command, where help has them
+// at its end.
+func exitCodes(c *cobra.Command) {
+	if c.Long == "" {
+		c.Long = c.Short
+	}
+	c.Long += "\n\n" + Table
+	for _, sub := range c.Commands() {
+		exitCodes(sub)
+	}
 }

@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"runtime/debug"
+	"strings"
 )
 
 // version is set by a release build (-ldflags -X).
@@ -23,8 +24,8 @@ func Version() string {
 		name = "devel"
 	}
 	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			return fmt.Sprintf("%s (%s)", name, s.Value[:min(len(s.Value), 12)])
+		if rev := s.Value[:min(len(s.Value), 12)]; s.Key == "vcs.revision" && !strings.HasSuffix(name, rev) {
+			return fmt.Sprintf("%s (%s)", name, rev)
 		}
 	}
 	return name

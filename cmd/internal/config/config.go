@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/go-sql-driver/mysql"
 	"github.com/spf13/pflag"
+	"go.uber.org/zap/zapcore"
 	"go.yaml.in/yaml/v3"
 
 	"gt06/protocol"
@@ -309,6 +311,15 @@ func exists(path string) bool {
 }
 
 func (c *Config) check() error {
+	for _, a := range []struct{ key, addr string }{{"listen", c.Listen}, {"admin", c.Admin}} {
+		_, port, err := net.SplitHostPort(a.addr)
+		if _, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil {
+			return fmt.Errorf("%s is %q: write HOST:PORT, or :PORT for every address", a.key, a.addr)
+		}
+	}
+	if _, err := zapcore.ParseLevel(c.Log.Level); err != nil {
+		return fmt.Errorf("log.level is %q: it can be debug, info, warn or error", c.Log.Level)
+	}
 	if c.Keeper != "auto" && c.Keeper != "off" {
 		return fmt.Errorf("keeper is %q: it can be auto or off", c.Keeper)
 	}
@@ -331,6 +342,31 @@ func (c *Config) check() error {
 		return fmt.Errorf("store is %q: it can be sqlite or mariadb", c.Kind)
 	}
 	return nil
+}
+
+// plain says what is wrong with a value without the words of YAML and Go.
+func plain(what string) string {
+	if key, unknown := strings.CutPrefix(what, "field "); unknown {
+		key, _, _ = strings.Cut(key, " ")
+		return fmt.Sprintf("unknown key %q", key)
+	}
+	var tag, goType string
+	rest, found := strings.CutPrefix(what, "cannot unmarshal ")
+	tag, rest, _ = strings.Cut(rest, " ")
+	at := strings.LastIndex(rest, " into ")
+	if !found || at < 0 {
+		return what
+	}
+	value := strings.Trim(rest[:at], "`")
+	goType = rest[at+len(" into "):]
+	if value == "" {
+		value = map[string]string{"!!seq": "a list", "!!map": "a map"}[tag]
+	}
+	want := map[string]string{"bool": "true or false", "int": "a whole number", "float64": "a number", "string": "text", "[]string": "a list: [A, B]", "map[string]string": "a map: {A: B}"}[goType]
+	if want == "" {
+		want = "keys of its own below it"
+	}
+	return fmt.Sprintf("is %q, and should be %s", value, want)
 }
 
 // read decodes the file strictly: a key that does not exist is an error with
@@ -357,10 +393,7 @@ func read(path string, c *Config) error {
 				lines = append(lines, path+": "+e)
 				continue
 			}
-			if key, unknown := strings.CutPrefix(what, "field "); unknown {
-				key, _, _ = strings.Cut(key, " ")
-				what = fmt.Sprintf("unknown key %q", key)
-			}
+			what = plain(what)
 			lines = append(lines, fmt.Sprintf("%s:%s: %s", path, line, what))
 		}
 		return errors.New(strings.Join(lines, "\n"))

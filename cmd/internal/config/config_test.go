@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -90,6 +91,13 @@ func TestMistakesAreSaidWithTheirPlace(t *testing.T) {
 		"negative size":  {"disk: {min_free: -5}\n", "no size"},
 		"time span":      {"limits: {idle_timeout: soon}\n", "no time span"},
 		"kind of store":  {"store: oracle\n", "sqlite or mariadb"},
+		"not true":       {"upgrade: {require_change: maybe}\n", `:1: is "maybe", and should be true or false`},
+		"no number":      {"listen: :1\nlimits: {connections: many}\n", `:2: is "many", and should be a whole number`},
+		"no list":        {"commands: {allow: STATUS}\n", `is "STATUS", and should be a list`},
+		"no section":     {"limits: 5\n", `is "5", and should be keys of its own`},
+		"no address":     {"listen: 5023\n", `listen is "5023": write HOST:PORT`},
+		"two lines":      {"listen: :1\n  bad\n", `listen is ":1 bad"`},
+		"no level":       {"log: {level: loud}\n", `log.level is "loud"`},
 		"no database":    {"store: mariadb\n", "no database is named"},
 		"no YAML at all": {"{", "yaml"},
 	} {
@@ -194,8 +202,7 @@ func TestTheREADMEsExampleIsTaken(t *testing.T) {
 	if !found {
 		t.Fatal("no YAML in the README")
 	}
-	text = strings.ReplaceAll(text, "/etc/gt06/dsn", file(t, "u@unix(/s)/db"))
-	text = strings.ReplaceAll(text, "/etc/gt06/board.token", file(t, strings.Repeat("t", shortest)))
+	text = regexp.MustCompile(`/etc/gt06/[a-z.]+`).ReplaceAllString(text, file(t, "long-enough@unix(/s)/db")) // a dsn, and a token
 	if _, err := load(t, nil, "--config", file(t, text)); err != nil {
 		t.Error(err)
 	}
@@ -250,13 +257,18 @@ func TestTheStrongerPlaceNamesTheDatabase(t *testing.T) {
 
 func TestSecretsOfListsAreHidden(t *testing.T) {
 	t.Parallel()
-	type sink struct {
-		URL   string `yaml:"url" secret:"url"`
-		Token string `yaml:"token" secret:"all"`
+	type way struct {
+		URL string `yaml:"url" secret:"url"`
 	}
-	given := []sink{{"https://u:s3cret@h/x", "s3cret"}}
+	type sink struct {
+		URL   string   `yaml:"url" secret:"url"`
+		Token string   `yaml:"token" secret:"all"`
+		Wait  Duration `yaml:"wait"`
+		Way   *way     `yaml:"way"`
+	}
+	given := []sink{{"https://u:s3cret@h/x", "s3cret", Duration(time.Minute), &way{"nats://u:s3cret@h:1,nats://v:s3cret@i:2"}}}
 	b, err := yaml.Marshal(shown(reflect.ValueOf(given)))
-	if err != nil || strings.Contains(string(b), "s3cret") || !strings.Contains(string(b), "h/x") || given[0].Token != "s3cret" {
+	if err != nil || strings.Contains(string(b), "s3cret") || !strings.Contains(string(b), "h/x") || !strings.Contains(string(b), "@i:2") || !strings.Contains(string(b), "wait: 1m") || given[0].Token != "s3cret" || !strings.Contains(given[0].Way.URL, "s3cret") {
 		t.Errorf("%s, %v, %v", b, err, given)
 	}
 }

@@ -154,9 +154,15 @@ func redact(kind, text string) string {
 			return cfg.FormatDSN()
 		}
 	case "url":
-		if u, err := url.Parse(text); err == nil {
-			return u.Redacted()
+		all := strings.Split(text, ",") // of one server, or of several
+		for i, one := range all {
+			u, err := url.Parse(one)
+			if err != nil {
+				return hidden
+			}
+			all[i] = u.Redacted()
 		}
+		return strings.Join(all, ",")
 	}
 	return hidden
 }
@@ -167,8 +173,13 @@ func shown(v reflect.Value) any {
 	if v.Kind() != reflect.Slice || v.Type().Elem().Kind() != reflect.Struct {
 		return v.Interface()
 	}
-	out := reflect.MakeSlice(v.Type(), v.Len(), v.Len())
-	reflect.Copy(out, v)
+	// A copy through the file's own form: nothing in it is shared.
+	b, err := yaml.Marshal(v.Interface())
+	copied := reflect.New(v.Type())
+	if err != nil || yaml.Unmarshal(b, copied.Interface()) != nil {
+		return nil
+	}
+	out := copied.Elem()
 	for i := range out.Len() {
 		for _, s := range list(nil, out.Index(i), "") {
 			if s.secret != "" && s.value.Kind() == reflect.String && s.value.String() != "" {

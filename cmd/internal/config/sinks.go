@@ -22,7 +22,7 @@ type Sink struct {
 
 // Webhook posts events to an HTTP server.
 type Webhook struct {
-	URL        string   `yaml:"url" help:"http or https; redirects are not followed."`
+	URL        string   `yaml:"url" secret:"url" help:"http or https; redirects are not followed."`
 	Format     string   `yaml:"format" default:"gt06" help:"gt06: an array of events; traccar: one position with a fix, as Traccar forwards it."`
 	Timeout    Duration `yaml:"timeout" default:"10s" help:"Of a request as a whole."`
 	SecretFile string   `yaml:"secret_file" help:"File with the secret that signs requests (HMAC-SHA256); a name alone is one of systemd's credentials."`
@@ -34,7 +34,7 @@ type Webhook struct {
 
 // NATS publishes events to a stream of JetStream.
 type NATS struct {
-	URL             string   `yaml:"url" help:"nats://host:4222 or tls://, several with commas."`
+	URL             string   `yaml:"url" secret:"url" help:"nats://host:4222 or tls://, several with commas."`
 	Stream          string   `yaml:"stream" default:"GT06" help:"Stream; made when there is none."`
 	Subject         string   `yaml:"subject" default:"gt06" help:"Prefix of subjects: PREFIX.type.imei."`
 	Timeout         Duration `yaml:"timeout" default:"10s" help:"Until a batch is acknowledged."`
