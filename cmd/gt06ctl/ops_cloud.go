@@ -12,6 +12,7 @@ import (
 
 	"gt06/ops"
 	"gt06/ops/cloud"
+	"gt06/ops/host"
 	"gt06/ops/runbook"
 )
 
@@ -54,13 +55,26 @@ daily ones expire by their plan, those of a change stay.`,
 }
 
 func (o *opsTool) snapshotCreate() *cobra.Command {
-	return o.mutating(&cobra.Command{
+	var quiesce bool
+	c := o.mutating(&cobra.Command{
 		Use: "create", Short: "Snapshot the root volume for this change, and wait",
 		Long: `create makes the snapshot the gate asks for: of the volume attached now, with
 the name <prefix>-<date>-before-<action>, the reason in its description, and the
-tags of change and instance. It stands for the moment it began; devices go on.`,
+tags of change and instance. It stands for the moment it began; devices go on.
+With --quiesce, on the machine, MariaDB is held still for that moment.`,
 		Example: "  gt06ctl ops snapshot create --change c-20261122-01 --apply",
-	}, func(w *opsWork, _ []string) ops.Runbook { return w.site().SnapshotCreate(nil) })
+	}, func(w *opsWork, _ []string) ops.Runbook {
+		if !quiesce {
+			return w.site().SnapshotCreate(nil)
+		}
+		db := host.MariaDB{System: host.New()}
+		if _, err := os.Stat(w.Config.Backup.DefaultsFile); err == nil {
+			db.Defaults = w.Config.Backup.DefaultsFile
+		}
+		return w.site().SnapshotCreate(db.Hold)
+	})
+	c.Flags().BoolVar(&quiesce, "quiesce", false, "hold MariaDB still while the snapshot begins")
+	return c
 }
 
 func (o *opsTool) snapshotVerify() *cobra.Command {

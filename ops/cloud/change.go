@@ -109,8 +109,16 @@ func (c *Cloud) Grow(ctx context.Context, volume string, gib int32) error {
 	if gib <= now.SizeGiB {
 		return fmt.Errorf("grow %s from %d to %d GiB: %w: a volume only grows", volume, now.SizeGiB, gib, ErrProtected)
 	}
-	_, err = c.ec2.ModifyVolume(ctx, &ec2.ModifyVolumeInput{VolumeId: aws.String(volume), Size: aws.Int32(gib)}, c.careful)
-	return explain(fmt.Sprintf("grow %s to %d GiB", volume, gib), err)
+	_, err = once(ctx, c, fmt.Sprintf("grow %s to %d GiB", volume, gib),
+		func(ctx context.Context) (Modification, bool, error) {
+			m, known, err := c.Modification(ctx, volume)
+			return m, known && m.TargetGiB == gib && m.State != "failed", err
+		},
+		func(ctx context.Context) (Modification, error) {
+			_, err := c.ec2.ModifyVolume(ctx, &ec2.ModifyVolumeInput{VolumeId: aws.String(volume), Size: aws.Int32(gib)}, c.careful)
+			return Modification{}, err
+		})
+	return err
 }
 
 // Stop asks an instance to stop; [Cloud.Instance] says when it has.
@@ -224,26 +232,31 @@ func (c *Cloud) CreateVolume(ctx context.Context, by Origin, snapshot string, li
 // Attach gives a volume to an instance under a device name. That it is there
 // already is success.
 func (c *Cloud) Attach(ctx context.Context, volume, instance, device string) error {
-	v, err := c.Volume(ctx, volume)
-	if err != nil {
-		return err
-	}
-	if v.Instance == instance && v.Device == device {
-		return nil
-	}
-	_, err = c.ec2.AttachVolume(ctx, &ec2.AttachVolumeInput{VolumeId: aws.String(volume), InstanceId: aws.String(instance), Device: aws.String(device)}, c.careful)
-	return explain(fmt.Sprintf("attach %s to %s as %s", volume, instance, device), err)
+	_, err := once(ctx, c, fmt.Sprintf("attach %s to %s as %s", volume, instance, device),
+		func(ctx context.Context) (Volume, bool, error) {
+			v, err := c.Volume(ctx, volume)
+			return v, v.Instance == instance && v.Device == device, err
+		},
+		func(ctx context.Context) (Volume, error) {
+			_, err := c.ec2.AttachVolume(ctx, &ec2.AttachVolumeInput{VolumeId: aws.String(volume), InstanceId: aws.String(instance), Device: aws.String(device)}, c.careful)
+			return Volume{}, err
+		})
+	return err
 }
 
 // Detach takes a volume off the instance named. That it is off already is
 // success; that another instance has it is not.
 func (c *Cloud) Detach(ctx context.Context, volume, instance string) error {
-	v, err := c.Volume(ctx, volume)
-	if err != nil || v.Instance == "" {
-		return err
-	}
-	_, err = c.ec2.DetachVolume(ctx, &ec2.DetachVolumeInput{VolumeId: aws.String(volume), InstanceId: aws.String(instance)}, c.careful)
-	return explain(fmt.Sprintf("detach %s from %s", volume, instance), err)
+	_, err := once(ctx, c, fmt.Sprintf("detach %s from %s", volume, instance),
+		func(ctx context.Context) (Volume, bool, error) {
+			v, err := c.Volume(ctx, volume)
+			return v, v.Instance == "" || v.Leaving, err
+		},
+		func(ctx context.Context) (Volume, error) {
+			_, err := c.ec2.DetachVolume(ctx, &ec2.DetachVolumeInput{VolumeId: aws.String(volume), InstanceId: aws.String(instance)}, c.careful)
+			return Volume{}, err
+		})
+	return err
 }
 
 // DeleteVolume deletes a temporary volume; any other is refused here and by

@@ -124,7 +124,7 @@ func (c *Cloud) volumes(ctx context.Context, doing string, in *ec2.DescribeVolum
 				Encrypted: aws.ToBool(v.Encrypted), KMSKey: aws.ToString(v.KmsKeyId), Snapshot: aws.ToString(v.SnapshotId), Created: aws.ToTime(v.CreateTime), Tags: fromTags(v.Tags),
 			}
 			for _, a := range v.Attachments {
-				out.Instance, out.Device = aws.ToString(a.InstanceId), aws.ToString(a.Device)
+				out.Instance, out.Device, out.Leaving = aws.ToString(a.InstanceId), aws.ToString(a.Device), a.State == types.VolumeAttachmentStateDetaching
 			}
 			all = append(all, out)
 		}

@@ -113,6 +113,7 @@ type Volume struct {
 	Snapshot   string    `json:"snapshot,omitempty"` // it was made from
 	Instance   string    `json:"instance,omitempty"` // attached to, "" where available
 	Device     string    `json:"device,omitempty"`
+	Leaving    bool      `json:"leaving,omitempty"` // it is being detached
 	Created    time.Time `json:"created"`
 	Tags       Tags      `json:"tags,omitempty"`
 }
