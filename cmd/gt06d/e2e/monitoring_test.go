@@ -183,8 +183,14 @@ func TestEveryExpressionNamesAMetricThatExists(t *testing.T) {
 				continue
 			}
 			for _, l := range matcher.FindAllStringSubmatch(m[2], -1) {
-				if label := l[1]; label != "job" && label != "instance" && (values[name][label] == nil || l[2] == "=" && !values[name][label][l[3]]) {
-					t.Errorf("%s: %s has no %s=%q", where, name, label, l[3])
+				label := l[1]
+				if label == "job" || label == "instance" {
+					continue
+				}
+				for value := range strings.SplitSeq(l[3], "|") {
+					if !values[name][label][value] {
+						t.Errorf("%s: %s has no %s=%q", where, name, label, value)
+					}
 				}
 			}
 		}
