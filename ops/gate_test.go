@@ -32,7 +32,7 @@ func TestEachCheckFailsAlone(t *testing.T) {
 			f.LocalTime = f.CloudTime
 		}, "taken 5h10m0s ago", "at most 4h0m0s", "snapshot create"},
 		{"G6", "clock skew", func(f *Facts, _ *GateQuestion) { f.LocalTime = f.LocalTime.Add(3 * time.Minute) }, "off by 3m0s", "at most 2m0s", "chronyc"},
-		{"G6", "before the last change's steps", func(f *Facts, q *GateQuestion) { q.Effect = f.Snapshot.Start.Add(time.Second) }, "ended 2026-11-22T11:50:01Z", "after every earlier change", "snapshot create"},
+		{"G6", "before the last change's steps", func(f *Facts, q *GateQuestion) { q.Effect = f.Snapshot.Start.Add(time.Second) }, "another change: 2026-11-22T11:50:01Z", "after every earlier change", "snapshot create"},
 		{"G7", "another change's", func(f *Facts, _ *GateQuestion) { f.Snapshot.Tags[TagChange] = "c-20261121-01" }, "c-20261121-01", "c-20261122-01", "snapshot create"},
 		{"G7", "automated", func(f *Facts, _ *GateQuestion) { f.Snapshot.Tags["aws:backup:source-resource"] = "x" }, "aws:backup", "c-20261122-01", "snapshot create"},
 		{"G7", "automated by a lifecycle", func(f *Facts, _ *GateQuestion) { f.Snapshot.Tags["aws:dlm:lifecycle-policy-id"] = "x" }, "aws:dlm", "c-20261122-01", "snapshot create"},

@@ -56,7 +56,14 @@ func cell(r *Record) string {
 		parts = append(parts, (time.Duration(r.MS) * time.Millisecond).String())
 	}
 	for _, m := range []map[string]string{r.In, r.Out} {
-		for _, name := range slices.Sorted(maps.Keys(m)) {
+		// G2 stands before G10.
+		names := slices.SortedFunc(maps.Keys(m), func(a, b string) int {
+			if a[0] == 'G' && b[0] == 'G' && len(a) != len(b) {
+				return len(a) - len(b)
+			}
+			return strings.Compare(a, b)
+		})
+		for _, name := range names {
 			if name == "text" || name == "params" || m[name] == "" {
 				continue
 			}

@@ -43,7 +43,7 @@ func (s *Session) newExecution(j *Journal, book *Runbook, p Plan) *execution {
 		s: s, j: j, book: book, plan: p, tried: map[string]bool{}, done: map[string]bool{},
 		live: &Run{
 			Change: j.Change(), Params: p.Params, sequence: j.records[i].Seq, kept: map[string]map[string]string{}, out: map[string]map[string]string{},
-			progress: func(text string) { _, _ = fmt.Fprintln(s.Out, "     "+text) },
+			screen: &screen{w: s.Out, terminal: s.Confirm.Terminal},
 		},
 	}
 	for _, r := range j.records[i:] {
@@ -82,6 +82,9 @@ func (e *execution) run(ctx context.Context) error {
 		}
 		_, _ = fmt.Fprintf(e.s.Out, "%2d/%d %s: %s\n", i+1, len(e.plan.Steps), step.ID, step.Title)
 		err := e.step(ctx, step)
+		if err != nil {
+			e.live.screen.line("not done")
+		}
 		switch {
 		case err == nil:
 		case ctx.Err() != nil, KindOf(err) == JournalBroken, errors.Is(err, errUnknown):
@@ -203,7 +206,7 @@ func (e *execution) result(ctx context.Context, step *Step, began time.Time, sta
 		return err
 	}
 	e.done[step.ID] = true
-	_, _ = fmt.Fprintf(e.s.Out, "     done in %s: %s\n", took.Round(time.Millisecond), state.Seen)
+	e.live.screen.line(fmt.Sprintf("done in %s: %s", took.Round(time.Millisecond), state.Seen))
 	return nil
 }
 

@@ -536,3 +536,23 @@ func TestTwoPeople(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestWaits: a terminal shows a wait in one place, a log keeps few lines of it.
+func TestWaits(t *testing.T) {
+	t.Parallel()
+	for _, terminal := range []bool{true, false} {
+		var b strings.Builder
+		s := &screen{w: &b, terminal: terminal}
+		for n := range 100 {
+			s.wait(fmt.Sprint(n, " %"))
+		}
+		s.line("done")
+		want := "     0 %\n     done\n"
+		if terminal {
+			want = "\r\x1b[K     99 %\r\x1b[K     done\n"
+		}
+		if got := b.String(); !strings.HasSuffix(got, want) || !terminal && got != want {
+			t.Errorf("terminal %v: %q", terminal, got)
+		}
+	}
+}

@@ -87,7 +87,7 @@ type Run struct {
 	sequence int // of the plan's record
 	kept     map[string]map[string]string
 	out      map[string]map[string]string
-	progress func(string)
+	screen   *screen
 }
 
 // Keep puts a value into the intent record of this step.
@@ -118,9 +118,9 @@ func (r *Run) Token() string {
 // it.
 func (r *Run) Proof() control.Change { return r.proof }
 
-// Progress tells the operator how far a long wait is.
-func (r *Run) Progress(text string) {
-	if r.progress != nil {
-		r.progress(text)
-	}
-}
+// Progress tells the operator something of the step: a line.
+func (r *Run) Progress(text string) { r.screen.line(text) }
+
+// Wait tells how far a long wait is. It may be called often: a terminal shows
+// it in one place, a log gets it now and then.
+func (r *Run) Wait(text string) { r.screen.wait(text) }

@@ -47,7 +47,7 @@ func (m Site) RestoreInstance(guest Guest, salvage bool, change func(context.Con
 				return nil, cloudError(err)
 			}
 			if s == nil {
-				return nil, ops.Fail(ops.Refused, fmt.Errorf("change %s has no snapshot to go back to", c.ID), "gt06ctl ops snapshot list", "gt06ctl ops change adopt SNAPSHOT --change "+c.ID)
+				return nil, ops.Fail(ops.Refused, fmt.Errorf("change %s has no snapshot to go back to", c.ID), "gt06ctl ops snapshot list", "gt06ctl ops snapshot adopt SNAPSHOT --change "+c.ID)
 			}
 			i, old, err := m.root(ctx)
 			if err != nil {

@@ -54,7 +54,7 @@ func (m Site) wait(ctx context.Context, r *ops.Run, what, want string, limit tim
 	defer cancel()
 	began := time.Now()
 	err := m.Cloud.Await(ctx, func(text string) {
-		r.Progress(fmt.Sprintf("%s: %s (%s of at most %s)", what, text, time.Since(began).Round(time.Second), limit))
+		r.Wait(fmt.Sprintf("%s: %s (%s of at most %s)", what, text, time.Since(began).Round(time.Second), limit))
 	}, func(ctx context.Context) (bool, string, error) {
 		seen, err := read(ctx)
 		return seen == want, seen, err

@@ -90,7 +90,7 @@ func (m Site) completed(ctx context.Context, r *ops.Run, id string) error {
 	defer cancel()
 	began := time.Now()
 	return cloudError(m.Cloud.Await(ctx, func(text string) {
-		r.Progress(text)
+		r.Wait(text)
 	}, func(ctx context.Context) (bool, string, error) {
 		s, err := m.Cloud.Snapshot(ctx, id)
 		if err == nil && s.State == "error" {
