@@ -13,9 +13,7 @@ func readSkip(c *cursor, f *field) {
 	if n == 0 {
 		n = c.rest()
 	}
-	if b := c.take(n); len(b) > 0 && c.trace != nil {
-		c.said = hexText(b)
-	}
+	c.take(n)
 }
 
 func readIMEI(c *cursor, _ *field) {
@@ -123,9 +121,6 @@ func readSatellites(c *cursor, _ *field) {
 	n := c.number(1) & 0xf
 	if c.ok() {
 		c.setInt("sat", int64(n))
-		if c.trace != nil {
-			c.say("%d", n)
-		}
 	}
 }
 
@@ -212,24 +207,15 @@ func readInt(c *cursor, f *field) {
 func (c *cursor) setNumber(f *field, v int64) {
 	if f.scale == 0 {
 		c.setInt(f.key, v)
-		if c.trace != nil {
-			c.say("%d", v)
-		}
 		return
 	}
 	c.setFloat(f.key, float64(v)/f.scale)
-	if c.trace != nil {
-		c.say("%g", float64(v)/f.scale)
-	}
 }
 
 func readBool(c *cursor, f *field) {
 	v := c.number(1) > 0
 	if c.ok() {
 		c.setBool(f.key, v)
-		if c.trace != nil {
-			c.say("%v", v)
-		}
 	}
 }
 
@@ -243,9 +229,6 @@ func hexText(b []byte) string {
 func readHex(c *cursor, f *field) {
 	if b := c.take(int(f.size)); b != nil {
 		c.setText(f.key, hexText(b))
-		if c.trace != nil {
-			c.said = hexText(b)
-		}
 	}
 }
 
@@ -412,7 +395,4 @@ func readFence(c *cursor, _ *field) {
 	v := int64(c.frame[at])
 	c.at = min(c.at+1, len(c.b))
 	c.setInt("geofence", v)
-	if c.trace != nil {
-		c.say("%d", v)
-	}
 }

@@ -24,6 +24,7 @@ func TestAnswersAtTheirLimits(t *testing.T) {
 		"a part of a photo, the next one":     {hex.EncodeToString(protocol.AppendExtended(nil, 0x36, append(unhex(t, "00000007"+"00000400"+"0400"), make([]byte, 1024)...), 9)), hex.EncodeToString(protocol.AppendFrame(nil, 0x36, unhex(t, "00000007"+"00000800"+"0400"), 0))},
 		"a part of a photo that is not full":  {hex.EncodeToString(protocol.AppendExtended(nil, 0x36, append(unhex(t, "00000007"+"00000400"+"03ff"), make([]byte, 1023)...), 9)), ""},
 		"items that end where the frame does": {hex.EncodeToString(protocol.AppendExtended(nil, 0x70, unhex(t, "00090001"+"08"), 0x1234)), hex.EncodeToString(protocol.AppendFrame(nil, 0x70, nil, 0x1234))},
+		"items that run to the tail":          {hex.EncodeToString(protocol.AppendExtended(nil, 0x70, unhex(t, "00290004"), 0x1234)), hex.EncodeToString(protocol.AppendFrame(nil, 0x70, nil, 0x0d0a))}, // the tail, as others do
 		"items that run into the serial":      {hex.EncodeToString(protocol.AppendExtended(nil, 0x70, unhex(t, "00180001"+"08"), 0x1234)), ""},
 	} {
 		frame := unhex(t, c.frame)
@@ -95,6 +96,11 @@ func TestCommandsAtTheirLimits(t *testing.T) {
 	if _, text, ok := protocol.ParseCommand(whole); !ok || text != "" {
 		t.Errorf("an empty command is read as %q, %v", text, ok)
 	}
+	for n := range whole {
+		if _, _, ok := protocol.ParseCommand(whole[:n]); ok {
+			t.Errorf("the first %d bytes are a command", n)
+		}
+	}
 	for name, bad := range map[string][]byte{
 		"a byte short":              whole[:len(whole)-1],
 		"another type":              protocol.AppendFrame(nil, 0x81, unhex(t, "0400000007"), 0),
@@ -129,6 +135,10 @@ func TestTruncatedFramesSayWhatIsMissing(t *testing.T) {
 		}
 	}
 	var m protocol.Message
+	battery := protocol.AppendFrame(nil, 0x40, make([]byte, 59+5), 1) // as far as five bytes of the barcode
+	if new(protocol.Decoder).Decode(&m, battery, protocol.Session{}); m.Error != "barcode: needs 16 bytes, 5 are left" {
+		t.Errorf("battery data: %q", m.Error)
+	}
 	for frame, says := range map[string]string{
 		"":               "frame: too short for a type",
 		"787801":         "frame: too short for a type",

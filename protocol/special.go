@@ -37,18 +37,12 @@ func (c *cursor) sized() string {
 func readCard(c *cursor, _ *field) {
 	if s := c.sized(); c.ok() {
 		c.setText("card", s)
-		if c.trace != nil {
-			c.say("%q", s)
-		}
 	}
 }
 
 func readCardTrimmed(c *cursor, _ *field) {
 	if s := trimmed(c.sized()); c.ok() {
 		c.setText("card", s)
-		if c.trace != nil {
-			c.say("%q", s)
-		}
 	}
 }
 
@@ -94,9 +88,6 @@ func readSignedByte(c *cursor, _ *field) {
 func readMileage10(c *cursor, _ *field) {
 	if v := c.number(4); c.ok() {
 		c.setInt("odometer", int64(v)*10)
-		if c.trace != nil {
-			c.say("%d m", v*10)
-		}
 	}
 }
 
