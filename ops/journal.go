@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -114,6 +115,8 @@ type Journal struct {
 	all     *Journals
 	id      string
 	records []Record
+	headDue bool // the last record is safe and its head may not be written
+	copied  int  // records the mirror has
 }
 
 // Change is what the records say.
@@ -224,12 +227,16 @@ func (a *Journals) create(ctx context.Context, id string, in map[string]string) 
 			break
 		}
 	}
-	f, err := os.OpenFile(a.path(id, ".jsonl"), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o640)
+	f, err := os.OpenFile(a.path(id, ".jsonl"), os.O_WRONLY|os.O_CREATE, 0o640)
 	if err != nil {
 		return nil, permission(err)
 	}
-	if err := errors.Join(f.Sync(), f.Close(), syncDir(a.Dir)); err != nil {
+	st, err := f.Stat()
+	if err := errors.Join(err, f.Sync(), f.Close(), syncDir(a.Dir)); err != nil {
 		return nil, err
+	}
+	if st.Size() > 0 { // an empty one is what a crash left here
+		return nil, fmt.Errorf("journal of %s: %w", id, os.ErrExist)
 	}
 	j := &Journal{all: a, id: id}
 	return j, j.append(ctx, Record{Kind: KindOpen, In: in, Prev: prev})
@@ -246,7 +253,7 @@ func (a *Journals) Open(ctx context.Context, id string) (*Journal, error) {
 	if err != nil {
 		return nil, err
 	}
-	j := &Journal{all: a, id: id, records: records}
+	j := &Journal{all: a, id: id, records: records, headDue: len(records) > 0}
 	if err := j.catchUp(ctx); err != nil {
 		return nil, err
 	}
@@ -276,28 +283,43 @@ func (j *Journal) append(ctx context.Context, r Record) error {
 	if err := j.write(append(line, '\n'), r); err != nil {
 		return fmt.Errorf("journal %s: %w", j.id, err)
 	}
-	j.records = append(j.records, r)
 	if a.Failpoint != nil {
 		a.Failpoint("record")
 	}
-	return j.copyOut(ctx, r, line)
+	return j.copyOut(ctx)
 }
 
+// write makes a line durable and then its head. A line that does not fit on the
+// disk is taken back whole; a head that does not is owed before the next line.
 func (j *Journal) write(line []byte, r Record) error {
+	if j.headDue {
+		if err := j.writeHead(j.records[len(j.records)-1]); err != nil {
+			return err
+		}
+	}
 	f, err := os.OpenFile(j.all.path(j.id, ".jsonl"), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
 	if err != nil {
-		return err
+		return permission(err)
 	}
-	if _, err := f.Write(line); err != nil {
+	before, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
 		return errors.Join(err, f.Close())
 	}
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+	if _, err := f.Write(line); err != nil {
+		return errors.Join(err, f.Truncate(before), f.Close())
+	}
+	if err := f.Sync(); err != nil { // what is on the disk is not known
+		return errors.Join(err, f.Truncate(before), f.Close())
+	}
+	if err := f.Close(); err != nil {
 		return err
 	}
+	j.records = append(j.records, r)
 	return j.writeHead(r)
 }
 
 func (j *Journal) writeHead(r Record) error {
+	j.headDue = true
 	temporary := j.all.path(j.id, ".head.new")
 	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
 	if err != nil {
@@ -306,7 +328,14 @@ func (j *Journal) writeHead(r Record) error {
 	if _, err := fmt.Fprintf(f, "%d %s\n", r.Seq, r.Hash); err != nil {
 		return errors.Join(err, f.Close())
 	}
-	return errors.Join(f.Sync(), f.Close(), os.Rename(temporary, j.all.path(j.id, ".head")), syncDir(j.all.Dir))
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := errors.Join(os.Rename(temporary, j.all.path(j.id, ".head")), syncDir(j.all.Dir)); err != nil {
+		return err
+	}
+	j.headDue = false
+	return nil
 }
 
 // cutTorn removes a half-written last line.

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestAJournalThatWasTamperedWithIsFound(t *testing.T) {
@@ -180,5 +182,66 @@ func TestSecretsStayOutOfTheJournal(t *testing.T) {
 	}
 	if st, err := os.Stat(filepath.Join(s.Journals.Dir, c.ID+".jsonl")); err != nil || st.Mode().Perm() != 0o640 {
 		t.Errorf("%v, %v", st, err)
+	}
+}
+
+// TestTheDiskIsFull: what brings people here. A record that does not fit leaves
+// no trace, one whose head does not fit is owed it; room made, it goes on.
+func TestTheDiskIsFull(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root mounts a small disk")
+	}
+	m := newMemory()
+	s := host(t, m, "ops1")
+	if err := os.Mkdir(s.Journals.Dir, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("none", s.Journals.Dir, "tmpfs", 0, "size=64k"); err != nil {
+		t.Skipf("no small disk: %v", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(s.Journals.Dir, unix.MNT_DETACH) })
+	c := opened(t, s, m)
+	ballast := filepath.Join(s.Journals.Dir, "ballast")
+	refused := 0
+	for size := 60 << 10; size > 0; size -= 4 << 10 { // full, then room for ever more
+		_ = os.Remove(ballast)
+		_ = os.WriteFile(ballast, make([]byte, size), 0o600)
+		for range 3 {
+			if err := s.Note(t.Context(), c.ID, KindNote, 0, map[string]string{"text": strings.Repeat("x", 1500)}); err != nil {
+				refused++
+			}
+		}
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Note(t.Context(), c.ID, KindNote, 0, map[string]string{"text": "there is room"}); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := s.Journals.Verify(t.Context()); err != nil || refused == 0 || v.Copies != v.Records {
+		t.Errorf("%+v, %v, %d refused", v, err, refused)
+	}
+	// In one process, too: the head fails, the next record owes it.
+	j, err := s.Journals.Open(t.Context(), c.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocked := filepath.Join(s.Journals.Dir, c.ID+".head.new")
+	if err := os.Mkdir(blocked, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := j.append(t.Context(), Record{Kind: KindNote}); err == nil {
+			t.Error("written without a head")
+		}
+	}
+	if err := os.Remove(blocked); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.append(t.Context(), Record{Kind: KindNote}); err != nil {
+		t.Error(err)
+	}
+	if v, err := s.Journals.Verify(t.Context()); err != nil {
+		t.Errorf("%+v, %v", v, err)
 	}
 }

@@ -33,15 +33,23 @@ type Anchor interface {
 	Head(ctx context.Context) (string, error)
 }
 
-// copyOut sends a record to mirror and anchor.
-func (j *Journal) copyOut(ctx context.Context, r Record, line []byte) error {
-	if m := j.all.Mirror; m != nil {
-		if err := j.put(ctx, r.Seq, line); err != nil {
-			return err
+// copyOut sends what the mirror does not have, in order, and the head to the
+// anchor.
+func (j *Journal) copyOut(ctx context.Context) error {
+	if j.all.Mirror != nil {
+		for ; j.copied < len(j.records); j.copied++ {
+			line, err := json.Marshal(j.records[j.copied])
+			if err != nil {
+				return err
+			}
+			if err := j.put(ctx, j.copied+1, line); err != nil {
+				return err
+			}
 		}
 	}
 	if a := j.all.Anchor; a != nil {
-		if err := a.SetHead(ctx, fmt.Sprintf("%s %d %s", r.Change, r.Seq, r.Hash)); err != nil {
+		last := j.records[len(j.records)-1]
+		if err := a.SetHead(ctx, fmt.Sprintf("%s %d %s", last.Change, last.Seq, last.Hash)); err != nil {
 			return Fail(StepFailed, fmt.Errorf("journal head: %w", err), resume(j.id))
 		}
 	}
@@ -111,16 +119,10 @@ func (j *Journal) catchUp(ctx context.Context) error {
 		if err := j.write(append(line, '\n'), r); err != nil {
 			return err
 		}
-		j.records = append(j.records, r)
 	}
-	for seq := there + 1; seq <= len(j.records); seq++ {
-		line, err := json.Marshal(j.records[seq-1])
-		if err != nil {
-			return err
-		}
-		if err := j.put(ctx, seq, line); err != nil {
-			return err
-		}
+	j.copied = there
+	if there < len(j.records) {
+		return j.copyOut(ctx)
 	}
 	return nil
 }

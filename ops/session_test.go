@@ -3,6 +3,8 @@ package ops
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -435,6 +437,14 @@ func TestAbandonFreesTheLock(t *testing.T) {
 		t.Errorf("the lock is held: %v", err)
 	}
 	if err := s.Abandon(t.Context(), "c-20261122-02", "its host is gone"); err != nil || m.holder != (Holder{}) {
+		t.Errorf("%v, holder %v", err, m.holder)
+	}
+	// A crash may have left the file, too, and nothing in it.
+	m.holder = Holder{Change: "c-20261122-03", Host: "dead"}
+	if err := os.WriteFile(filepath.Join(s.Journals.Dir, "c-20261122-03.jsonl"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Abandon(t.Context(), "c-20261122-03", "its host is gone"); err != nil || m.holder != (Holder{}) {
 		t.Errorf("%v, holder %v", err, m.holder)
 	}
 	if _, err := s.Open(t.Context(), DiskResize, "disk at 91 percent"); err != nil {
