@@ -1,7 +1,6 @@
 package protocol
 
 import (
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -322,41 +321,80 @@ func wide(b []byte) string {
 	return string(utf16.Decode(u))
 }
 
-var (
-	currentPosition = regexp.MustCompile(`^Current position!Lat:([NS])(\d{1,18}\.\d{1,18}),Lon:([EW])(\d{1,18}\.\d{1,18}),Course:(\d{1,18}\.\d{1,18}),Speed:(\d{1,18}\.\d{1,18}),DateTime:(\d{4}-\d\d-\d\d) +(\d\d:\d\d:\d\d)$`)
-	fuelSensor      = regexp.MustCompile(`^!AIOIL,\d+,\d+\.\d+,(\d{1,18}\.\d{1,18}),[^,]+,\d{4},(\d{1,18}\.\d{1,18}),[01],\d+,[0-9a-fA-F]{2}$`)
-)
-
-// position reads the answer to a position query.
+// position reads the answer to a position query: "Current position!Lat:N54.7,
+// Lon:E25.2,Course:1.0,Speed:2.0,DateTime:2017-05-26 10:27:47".
 func (c *cursor) position(s string) bool {
-	v := currentPosition.FindStringSubmatch(s)
-	if v == nil {
+	s, found := strings.CutPrefix(s, "Current position!")
+	if !found {
+		return false
+	}
+	var v [4]float64
+	for i, key := range [...]string{"Lat:", "Lon:", "Course:", "Speed:"} {
+		item, rest, more := strings.Cut(s, ",")
+		number, named := strings.CutPrefix(item, key)
+		if !more || !named {
+			return false
+		}
+		s = rest
+		sign := 1.0
+		if i < 2 {
+			if number == "" {
+				return false
+			}
+			switch hemispheres := [...]string{"NS", "EW"}[i]; number[0] {
+			case hemispheres[0]:
+			case hemispheres[1]:
+				sign = -1
+			default:
+				return false
+			}
+			number = number[1:]
+		}
+		value, ok := decimal(number)
+		if !ok {
+			return false
+		}
+		v[i] = sign * value
+	}
+	date, named := strings.CutPrefix(s, "DateTime:")
+	day, clock, spaced := strings.Cut(date, " ")
+	clock = strings.TrimLeft(clock, " ")
+	if !named || !spaced || !shaped(day, "0000-00-00") || !shaped(clock, "00:00:00") {
 		return false
 	}
 	c.m.Kind = KindLocation
-	t, err := time.Parse(time.DateTime, v[7]+" "+v[8])
-	c.setTime(t.Unix(), err == nil, []byte(v[7]))
-	north, east := decimal(v[2]), decimal(v[4])
-	if v[1] == "S" {
-		north = -north
-	}
-	if v[3] == "W" {
-		east = -east
-	}
+	t, err := time.Parse(time.DateTime, day+" "+clock)
+	c.setTime(t.Unix(), err == nil, []byte(day))
 	const knot = 1.852 // the number is taken for knots, as Traccar does
-	c.m.SpeedKMH = decimal(v[6]) * knot
-	c.setFix(north, east, decimal(v[5]), true)
+	c.m.SpeedKMH = v[3] * knot
+	c.setFix(v[0], v[1], v[2], true)
 	return true
 }
 
-// decimal is the value of digits, a point and digits, as many as the patterns
-// allow.
-func decimal(s string) float64 {
-	v, err := strconv.ParseFloat(s, 64)
-	if err != nil {
-		panic(err)
+// shaped says whether s is built as form is, in which 0 is any digit.
+func shaped(s, form string) bool {
+	if len(s) != len(form) {
+		return false
 	}
-	return v
+	for i := range len(s) {
+		digit := '0' <= s[i] && s[i] <= '9'
+		if form[i] == '0' && !digit || form[i] != '0' && s[i] != form[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// decimal reads digits, a point and digits: no sign, no exponent, nothing that
+// is no number.
+func decimal(s string) (float64, bool) {
+	const most, digits = 18, "0123456789"
+	whole, part, pointed := strings.Cut(s, ".")
+	if !pointed || whole == "" || part == "" || len(whole) > most || len(part) > most || strings.Trim(whole, digits) != "" || strings.Trim(part, digits) != "" {
+		return 0, false
+	}
+	v, err := strconv.ParseFloat(s, 64)
+	return v, err == nil
 }
 
 // readInformation is 0x94: a sub-type and its data (PROTOCOL.md section 11).
@@ -459,13 +497,28 @@ func (c *cursor) fuel() {
 	if c.at < len(c.b) && c.b[c.at] != '!' {
 		c.take(6)
 	}
-	v := fuelSensor.FindStringSubmatch(text(c.take(c.rest())))
-	if v == nil {
+	const temperature, level, count = 3, 6, 10
+	var t, v float64
+	n, ok := 0, true
+	for item := range strings.SplitSeq(text(c.take(c.rest())), ",") {
+		good := true
+		switch n {
+		case 0:
+			good = item == "!AIOIL"
+		case temperature:
+			t, good = decimal(item)
+		case level:
+			v, good = decimal(item)
+		}
+		ok = ok && good
+		n++
+	}
+	if !ok || n != count {
 		c.fail("no fuel sensor line")
 		return
 	}
-	c.setFloat("temp1", decimal(v[1]))
-	c.setFloat("fuel", decimal(v[2]))
+	c.setFloat("temp1", t)
+	c.setFloat("fuel", v)
 }
 
 func (c *cursor) tagOrSerial() {
