@@ -90,6 +90,14 @@ func (t *tool) sayStatus(out io.Writer, st *control.Status) error {
 	}
 	w.rowf("log", "%.1f MiB, %s", float64(st.Spool.Bytes)/(1<<20), oldest)
 	w.rowf("store", "%s is %s, %d records behind", st.Store.Kind, st.Store.State, st.Store.Lag)
+	memory := "no limit"
+	if m := st.Memory; m.Limit > 0 {
+		memory = fmt.Sprintf("the heap ends at %d MiB (%s)", m.Limit>>20, m.From)
+	}
+	w.rowf("memory", "%d MiB, %s", st.Memory.Resident>>20, memory)
+	if st.Clock.Synchronised == "no" {
+		w.row("clock", "nothing synchronises it")
+	}
 	if st.Store.LastError != "" {
 		w.row("", st.Store.LastError)
 	}
