@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/jmoiron/sqlx"
 )
@@ -29,35 +30,47 @@ type DeviceChange struct {
 // Change writes what an operator says of devices, all of it or nothing, and
 // registers those that are not there. It returns how many those were.
 func (s *Store) Change(ctx context.Context, list []DeviceChange) (registered int, err error) {
+	const tries = 5
 	ctx, cancel := context.WithTimeout(ctx, 4*timeout)
 	defer cancel()
+	for range tries { // the writer locks rows of the same table
+		registered, err = s.changeAll(ctx, list)
+		if err == nil || s.d.fault(err) != faultRetry || !sleep(ctx, 20*time.Millisecond) {
+			break
+		}
+	}
+	return registered, s.classify(err)
+}
+
+func (s *Store) changeAll(ctx context.Context, list []DeviceChange) (registered int, err error) {
 	tx, err := s.db.BeginTxx(ctx, nil)
 	if err != nil {
-		return 0, s.classify(err)
+		return 0, err
 	}
 	defer tx.Rollback() //nolint:errcheck // after a commit it says so
 	for i := range list {
 		n, err := s.change(ctx, tx, &list[i])
 		if err != nil {
-			return 0, fmt.Errorf("device %s: %w", list[i].IMEI, s.classify(err))
+			return 0, fmt.Errorf("device %s: %w", list[i].IMEI, err)
 		}
 		registered += n
 	}
-	return registered, s.classify(tx.Commit())
+	return registered, tx.Commit()
 }
 
 func (s *Store) change(ctx context.Context, tx *sqlx.Tx, c *DeviceChange) (registered int, err error) {
 	now := s.opt.Now().UTC().Format("2006-01-02 15:04:05.000000")
-	var there int
-	if err := tx.GetContext(ctx, &there, "SELECT COUNT(*) FROM devices WHERE imei = ?", c.IMEI); err != nil {
+	// The writer may register the same device at this moment.
+	insert := s.d.merge([]byte("INSERT INTO devices (imei, status, created_at, updated_at) VALUES (?, ?, ?, ?)"), "imei", "imei")
+	res, err := tx.ExecContext(ctx, string(insert), c.IMEI, StatusAllowed, now, now)
+	if err != nil {
 		return 0, err
 	}
-	if there == 0 {
-		if _, err := tx.ExecContext(ctx, "INSERT INTO devices (imei, status, created_at, updated_at) VALUES (?, ?, ?, ?)", c.IMEI, StatusAllowed, now, now); err != nil {
-			return 0, err
-		}
-		registered = 1
+	n, err := res.RowsAffected()
+	if err != nil {
+		return 0, err
 	}
+	registered = int(n)
 	set, args := []string{"updated_at = ?"}, []any{now}
 	text := func(column string, v *string) {
 		switch {

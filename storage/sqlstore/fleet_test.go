@@ -48,6 +48,38 @@ func TestWhatAnOperatorSaysOfDevices(t *testing.T) {
 	})
 }
 
+// An operator and the writer name the same new devices at the same moment.
+func TestAnOperatorBesideTheWriter(t *testing.T) {
+	t.Parallel()
+	databases(t, func(t *testing.T, opt sqlstore.Options, open func() *sqlx.DB) {
+		s := openStore(t, opt)
+		log := newLog()
+		const devices = 200
+		done := make(chan error, 1)
+		go func() {
+			var err error
+			for n := range devices {
+				if err == nil {
+					_, err = s.Change(context.Background(), []sqlstore.DeviceChange{{IMEI: imei(n).String(), Name: new("x")}})
+				}
+			}
+			done <- err
+		}()
+		for n := range devices {
+			log.add(fix(n, 1))
+			if n%20 == 19 {
+				drain(t, s, log, int64(n))
+			}
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if n := count(t, open(), "SELECT COUNT(*) FROM devices WHERE name = 'x'"); n != devices {
+			t.Errorf("%d devices have their name, want %d", n, devices)
+		}
+	})
+}
+
 // drainAs is drain with options of a test.
 func drainAs(t *testing.T, s *sqlstore.Store, log *memoryLog, o sqlstore.WriterOptions) *sqlstore.Writer {
 	t.Helper()
