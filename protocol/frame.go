@@ -64,6 +64,9 @@ func (Framer) Next(b []byte, patient bool) Cut {
 			}
 			return Cut{Skip: at}
 		case wrong:
+			if _, state := counted(b[at:]); patient && state == unfinished {
+				return Cut{Skip: at}
+			}
 			if n := healed(b[at:]); n > 0 {
 				return Cut{Skip: at, Len: n}
 			}
@@ -156,7 +159,7 @@ var tail = []byte("\r\n")
 // healed returns the size of a frame whose length field lies, or 0: it ends
 // with the next tail, unless a frame that proves itself begins before that.
 func healed(b []byte) int {
-	if size := counted(b); size > 0 {
+	if size, state := counted(b); state == whole {
 		return size
 	}
 	size := nextTail(b)
@@ -185,22 +188,25 @@ func nextTail(b []byte) int {
 	return least + n
 }
 
-// counted returns the size of the forms that put the number of access points
-// where the length belongs (types 0x17 and 0x69, PROTOCOL.md section 13), or 0.
-func counted(b []byte) int {
+// counted measures the forms that put the number of access points where the
+// length belongs (types 0x17 and 0x69, PROTOCOL.md section 13).
+func counted(b []byte) (size int, state frameState) {
 	const time, accessPoint, cell = 6, 7, 5
-	if b[0] != headerBasic || len(b) < 4+time || b[3] != typeWiFi && b[3] != typeWiFi2 {
-		return 0
+	if len(b) < 4 || b[0] != headerBasic || b[3] != typeWiFi && b[3] != typeWiFi2 {
+		return 0, wrong
 	}
 	at := 4 + time + accessPoint*int(b[2])
 	if at >= len(b) {
-		return 0
+		return 0, unfinished
 	}
-	size := at + 1 + 3 + cell*int(b[at]) + len(tail)
-	if size > len(b) || !bytes.HasSuffix(b[:size], tail) {
-		return 0
+	size = at + 1 + 3 + cell*int(b[at]) + len(tail)
+	switch {
+	case size > len(b):
+		return 0, unfinished
+	case !bytes.HasSuffix(b[:size], tail):
+		return 0, wrong
 	}
-	return size
+	return size, whole
 }
 
 // proven returns the size of the whole frame with a right checksum at the head

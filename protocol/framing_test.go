@@ -282,3 +282,56 @@ func TestFramerResynchronises(t *testing.T) {
 		}
 	}
 }
+
+// What is cut from the head of a stream, byte for byte.
+func TestCuts(t *testing.T) {
+	t.Parallel()
+	const (
+		date  = "241125101112"
+		beat  = "78780a134004040001000fdcee0d0a"
+		ap    = "a0b10d0ae4f53d" // with a tail inside
+		cells = "0201cc00" + "287d1f713e" + "287d1f723f"
+	)
+	long := hex.EncodeToString(protocol.AppendExtended(nil, 0x9b, []byte{1}, 1)) // 12 bytes
+	for name, c := range map[string]struct {
+		stream  string
+		patient bool
+		want    protocol.Cut
+	}{
+		"nothing":                       {"", true, protocol.Cut{}},
+		"a whole frame":                 {beat + beat, true, protocol.Cut{Len: 15}},
+		"the shortest":                  {"787801" + "13" + "0d0a", true, protocol.Cut{Len: 6}},
+		"the shortest, long":            {"7979" + "0001" + "13" + "0d0a", true, protocol.Cut{Len: 7}},
+		"no frame can be so short":      {"787800" + "0d0a" + beat, true, protocol.Cut{Skip: 5, Len: 15}},
+		"nor so short, long":            {"79790000" + "0d0a" + beat, true, protocol.Cut{Skip: 6, Len: 15}},
+		"half a header":                 {"000078", true, protocol.Cut{Skip: 2}},
+		"junk":                          {"000000", true, protocol.Cut{Skip: 3}},
+		"half a frame, waited for":      {beat[:20], true, protocol.Cut{}},
+		"half a frame, given up":        {beat[:20], false, protocol.Cut{}},
+		"behind one byte of junk":       {"78" + beat, true, protocol.Cut{Skip: 1, Len: 15}},
+		"behind two":                    {"7979" + beat, true, protocol.Cut{Skip: 2, Len: 15}},
+		"behind three, waited for":      {"7878ff" + beat, true, protocol.Cut{}},
+		"behind three, given up":        {"7878ff" + beat, false, protocol.Cut{Skip: 3, Len: 15}},
+		"inside what another claims":    {"78787f" + beat[4:] + strings.Repeat("00", 100), true, protocol.Cut{}},
+		"a short length, healed":        {"787808" + beat[6:], true, protocol.Cut{Len: 15}},
+		"a short length, no tail yet":   {"787803" + beat[6:26], true, protocol.Cut{}},
+		"a length that lies, long":      {"79790001" + long[8:], true, protocol.Cut{Len: 12}},
+		"a long length, given up":       {"787820" + beat[6:], false, protocol.Cut{Len: 15}},
+		"a long length, waited for":     {"787820" + beat[6:], true, protocol.Cut{}},
+		"a lie before a frame":          {"78780313" + "00000000000000" + beat, true, protocol.Cut{Skip: 11, Len: 15}},
+		"a tail far away":               {"78780313" + strings.Repeat("00", 508), true, protocol.Cut{Skip: 512}},
+		"not quite so far":              {"78780313" + strings.Repeat("00", 507), true, protocol.Cut{}},
+		"counted, nothing":              {"78780069" + date + "00" + "01cc00" + "0d0a", true, protocol.Cut{Len: 16}},
+		"counted":                       {"78780269" + date + ap + ap + cells + "0d0a" + beat, true, protocol.Cut{Len: 4 + 6 + 14 + 14 + 2}},
+		"counted, the other type":       {"78780217" + date + ap + ap + cells + "0d0a", true, protocol.Cut{Len: 40}},
+		"counted, a byte is missing":    {"78780269" + date + ap + ap + cells + "0d", true, protocol.Cut{}},
+		"counted, half of it":           {"78780269" + date + ap, true, protocol.Cut{}},
+		"counted, half of it, for ever": {"78780269" + date + ap, false, protocol.Cut{Len: 14}},
+		"counted, but it is not":        {"78780169" + date + ap + "0001cc00" + "0000", true, protocol.Cut{Len: 14}},
+		"counted, in another type":      {"78780268" + date + ap + ap + cells + "0d0a", true, protocol.Cut{Len: 14}},
+	} {
+		if got := (protocol.Framer{}).Next(unhex(t, c.stream), c.patient); got != c.want {
+			t.Errorf("%s: %+v, want %+v", name, got, c.want)
+		}
+	}
+}

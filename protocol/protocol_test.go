@@ -234,6 +234,8 @@ func FuzzFramer(f *testing.F) {
 		f.Add(b, 3)
 		f.Add(append([]byte("\r\n\x78"), append(b, b...)...), 7)
 	}
+	counted, _ := hex.DecodeString("78780269241125101112a0b10d0ae4f53da0b10d0ae4f53d0201cc00287d1f713e287d1f723f0d0a")
+	f.Add(append(counted, counted...), 11)
 	f.Fuzz(func(t *testing.T, stream []byte, step int) {
 		// Every byte is taken once, in order, and a call never goes back.
 		var framer protocol.Framer
