@@ -63,6 +63,22 @@ func (l looks) Upgrades() ([]control.Upgrade, error) {
 	return l.history(enough)
 }
 
+// Troubles implements board.Source.
+func (l looks) Troubles() map[protocol.IMEI][]string {
+	all := map[protocol.IMEI][]string{}
+	for _, t := range l.server.Troubles() {
+		all[t.IMEI] = append(all[t.IMEI], string(t.Kind))
+	}
+	if _, w, _ := l.store.get(); w != nil {
+		for imei, list := range w.Problems() {
+			for i := range list {
+				all[imei] = append(all[imei], string(list[i].Kind))
+			}
+		}
+	}
+	return all
+}
+
 // Track implements board.Source.
 func (l looks) Track(ctx context.Context, imei string, from, to time.Time, most int) ([]board.Point, error) {
 	store, err := l.database(ctx)
@@ -130,12 +146,12 @@ func (a *app) stored(rows *event.Rows) {
 	n := board.News{Seen: rows.Seen}
 	for i := range rows.Positions {
 		p := &rows.Positions[i]
-		if !p.HasFix || !p.Valid {
+		if !p.Believed { // nor is it in latest_positions
 			continue
 		}
 		n.Fixes = append(n.Fixes, board.Fix{
 			IMEI: p.Device, Time: p.FixTime, Latitude: p.Latitude, Longitude: p.Longitude, SpeedKMH: p.SpeedKMH, Course: p.Course,
-			Ignition: p.Ignition, WrongClock: p.Source != event.FromGPS,
+			Ignition: p.Ignition,
 		})
 	}
 	for i := range rows.Heartbeats {

@@ -20,6 +20,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"gt06/protocol"
 	"gt06/server"
 	"gt06/server/control"
 )
@@ -29,6 +30,9 @@ type Source interface {
 	Status(context.Context) control.Status
 	Online() []server.Online
 	Totals() server.Totals
+	// Troubles names what connections and frames show to be wrong with devices,
+	// each a word of a closed set.
+	Troubles() map[protocol.IMEI][]string
 	// Upgrades returns the newest upgrades, the oldest first.
 	Upgrades() ([]control.Upgrade, error)
 	// Track returns the fixes of a device in a time, the oldest first, at most
@@ -104,6 +108,7 @@ func (b *Board) Validate() control.Validation {
 
 // Devices lists the fleet by IMEI.
 func (b *Board) Devices() []control.Device {
+	b.Fleet.trouble(b.opt.Source.Troubles())
 	list := b.Fleet.list(b.opt.Source.Online(), time.Now(), b.opt.Settings, b.opt.Began)
 	slices.SortFunc(list, func(a, c control.Device) int { return strings.Compare(a.IMEI, c.IMEI) })
 	return list

@@ -42,6 +42,8 @@ func (s *source) Online() []server.Online {
 
 func (s *source) Totals() server.Totals { return totals(s.accepted) }
 
+func (s *source) Troubles() map[protocol.IMEI][]string { return nil }
+
 func (s *source) Upgrades() ([]control.Upgrade, error) { return s.upgrades, nil }
 
 func (s *source) Track(_ context.Context, imei string, from, to time.Time, most int) ([]Point, error) {
@@ -94,12 +96,19 @@ func TestFleet(t *testing.T) {
 	if d := list[i]; !d.Online || d.Remote != "peer" || *d.Latitude != 11 || *d.Battery != 90 || *d.Ignition || d.Name != "van" || len(d.Problems) > 0 {
 		t.Errorf("%+v", d)
 	}
-	// A clock that is wrong does not move it.
-	wrong := fix(one, now.Add(time.Second), 12)
-	wrong.WrongClock = true
-	f.Stored(&News{Fixes: []Fix{wrong}}, now)
-	if got := problems(one); got != "clock" {
-		t.Errorf("a wrong clock: %q", got)
+	// A fix of the future gives way to one of today.
+	f.Stored(&News{Fixes: []Fix{fix(one, now.Add(time.Hour), 12)}}, now)
+	f.Stored(&News{Fixes: []Fix{fix(one, now, 13)}}, now)
+	if got := f.devices[one].fix.Latitude; got != 13 {
+		t.Errorf("it is at %v", got)
+	}
+	f.trouble(map[protocol.IMEI][]string{one: {"twin", "zone"}, two: {"blocked"}})
+	if got := problems(one) + " " + problems(two); got != "twin,zone silent,no fix,blocked" {
+		t.Errorf("troubles: %q", got)
+	}
+	f.trouble(nil)
+	if got := problems(one); got != "" {
+		t.Errorf("troubles are over: %q", got)
 	}
 	// Only who changed is shown.
 	shown := func(after uint64, online ...server.Online) (n int, turn uint64) {

@@ -1,6 +1,7 @@
 package board
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -36,7 +37,6 @@ type Fix struct {
 	Latitude, Longitude float64
 	SpeedKMH, Course    float64
 	Ignition            *bool // nil: not said
-	WrongClock          bool  // the device's time was not believed
 }
 
 // Beat is a status that was stored.
@@ -77,7 +77,7 @@ type vehicle struct {
 	alarmAt           string
 	remote            string
 	online            uint64 // the turn in which it was connected
-	clock             bool   // its time was not believed
+	troubles          []string
 	adopted           bool   // connected, taken over from another process, and not heard since
 	shown             uint64 // the turn in which it changed
 	wasOnline, inStep bool
@@ -141,8 +141,8 @@ func (f *Fleet) Stored(n *News, now time.Time) {
 		if fix.Ignition != nil {
 			d.ignition = fix.Ignition
 		}
-		if d.clock = fix.WrongClock; d.clock || fix.Time < d.fix.Time {
-			continue // nobody knows when it was, or it comes from the device's own memory
+		if fix.Time < d.fix.Time && d.fix.Time <= now.Unix() {
+			continue // it comes from the device's own memory
 		}
 		if d.fix.Latitude != fix.Latitude || d.fix.Longitude != fix.Longitude {
 			d.moved = now.Unix()
@@ -193,6 +193,17 @@ func (f *Fleet) look(online []server.Online) {
 	}
 }
 
+// trouble takes what is wrong with devices beside what the fleet itself shows.
+func (f *Fleet) trouble(all map[protocol.IMEI][]string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for imei, d := range f.devices {
+		if list := all[imei]; !slices.Equal(list, d.troubles) {
+			d.troubles, d.inStep = list, false
+		}
+	}
+}
+
 // each calls show for every device that changed after a turn, and returns the
 // turn of now.
 func (f *Fleet) each(online []server.Online, after uint64, show func(*vehicle)) uint64 {
@@ -207,12 +218,11 @@ func (f *Fleet) each(online []server.Online, after uint64, show func(*vehicle)) 
 	return f.turn
 }
 
-// The problems of a device, a closed set.
+// The problems that the fleet shows; Source.Troubles has more.
 const (
 	ProblemSilent     = "silent"      // connected or not, it has not spoken for longer than it should
 	ProblemNoFix      = "no fix"      // it never sent a place
 	ProblemFrozen     = "frozen"      // it says that it drives, and its place stays
-	ProblemClock      = "clock"       // its time was not believed
 	ProblemBattery    = "battery low" // at most lowBattery per cent, and not charging
 	ProblemBlocked    = "blocked"
 	ProblemQuarantine = "quarantined"
@@ -232,13 +242,17 @@ func (d *vehicle) problems(now time.Time, s Settings, began time.Time) []string 
 		{ProblemSilent, now.Unix()-d.seen > int64(s.Silent/time.Second)},
 		{ProblemNoFix, d.fix.Time == 0},
 		{ProblemFrozen, d.frozen(now, s.Window, began)},
-		{ProblemClock, d.clock},
 		{ProblemBattery, d.battery != nil && *d.battery <= lowBattery && (d.charging == nil || !*d.charging)},
 		{ProblemBlocked, d.known.Status == "blocked"},
 		{ProblemQuarantine, d.known.Status == "quarantined"},
 	} {
 		if p.is {
 			list = append(list, p.name)
+		}
+	}
+	for _, t := range d.troubles {
+		if !slices.Contains(list, t) {
+			list = append(list, t)
 		}
 	}
 	return list

@@ -84,6 +84,7 @@ func (b *Board) changes(ctx context.Context, s *streamState, now time.Time) []ev
 		s.upgrades = int64(len(list))
 		events = append(events, eventOf("upgrades", list)...)
 	}
+	b.Fleet.trouble(b.opt.Source.Troubles())
 	rows := []byte{'['}
 	turn := b.Fleet.each(b.opt.Source.Online(), s.turn, func(d *vehicle) {
 		rows = append(d.appendRow(rows, b.Fleet.turn, now, b.opt.Settings, b.opt.Began), ',')

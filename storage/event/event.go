@@ -55,6 +55,7 @@ type Position struct {
 	Attributes []byte // JSON object
 
 	UTCOffset int32  // what the times were decoded with, seconds; no column
+	Believed  bool   // a judge found its place and time plausible; no column
 	timeFlag  string // of Attributes
 }
 

@@ -304,7 +304,7 @@ func (w *Writer) latest(ctx context.Context, tx *sqlx.Tx, rows *event.Rows, ids 
 	newest := map[protocol.IMEI]*event.Position{}
 	for i := range rows.Positions {
 		p := &rows.Positions[i]
-		if !judges[p.Device].Look(p) {
+		if p.Believed = judges[p.Device].Look(p); !p.Believed {
 			continue
 		}
 		// The dialects' newest says the same of the row in the database.
