@@ -252,9 +252,7 @@ func (a *app) gather() error {
 		return err
 	}
 	a.watchers.watch = a.server.Watch
-	if err := a.openBoard(); err != nil {
-		return err
-	}
+	a.makeBoard()
 	if err := a.fetch(); err != nil {
 		return err
 	}

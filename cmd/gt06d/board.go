@@ -22,18 +22,23 @@ import (
 	"gt06/storage/sqlstore"
 )
 
-// openBoard makes the board. Its rates lie beside the sockets: they outlive
-// this process, and need not outlive the machine.
+func (a *app) makeBoard() {
+	a.board = board.New(board.Options{
+		Settings: board.Settings{Window: time.Duration(a.cfg.Checks.Window), Silent: time.Duration(a.cfg.Checks.Silent)},
+		Source:   looks{a}, Began: a.began, Tiles: a.cfg.Board.TilesURL, Attribution: a.cfg.Board.TilesAttribution, Logger: a.log,
+	})
+	a.fleet.learn = a.learn
+}
+
+// openBoard lets the board go on where the server before ended. Its rates lie
+// beside the sockets: they outlive this process, and need not outlive the
+// machine.
 func (a *app) openBoard() error {
 	path, err := runtimeFile(a.cfg.DataDir, "rates")
 	if err != nil {
 		return notWritable(a.cfg.DataDir, err)
 	}
-	a.board = board.New(board.Options{
-		Settings: board.Settings{Window: time.Duration(a.cfg.Checks.Window), Silent: time.Duration(a.cfg.Checks.Silent)},
-		Source:   looks{a}, Began: a.began, Tiles: a.cfg.Board.TilesURL, Attribution: a.cfg.Board.TilesAttribution, Logger: a.log,
-	}, path)
-	a.fleet.learn = a.learn
+	a.board.Open(path)
 	return nil
 }
 

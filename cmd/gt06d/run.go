@@ -104,6 +104,9 @@ func (r *running) announce(ctx context.Context) error {
 	if err := a.traces.load(a.tracesPath()); err != nil {
 		a.log.Error("traces do not go on", zap.Error(err))
 	}
+	if err := a.openBoard(); err != nil {
+		return err
+	}
 	if err := a.openControl(); err != nil {
 		return err
 	}

@@ -83,19 +83,20 @@ const (
 // KeptAlarms is how many of the last alarms are shown.
 const KeptAlarms = 100
 
-// New makes a board. ratesFile is where the rates outlive the process; when it
-// cannot be used they do not.
-func New(opt Options, ratesFile string) *Board {
-	b := &Board{
-		Fleet: newFleet(), opt: opt, page: load(), reading: make(chan struct{}, 1),
+// New makes a board.
+func New(opt Options) *Board {
+	return &Board{
+		Fleet: newFleet(), opt: opt, page: load(), rates: newRates(min(5*time.Second, opt.Window/10)), reading: make(chan struct{}, 1),
 		viewers: map[*viewer]struct{}{}, stop: make(chan struct{}),
 	}
-	step := min(5*time.Second, opt.Window/10)
-	var err error
-	if b.rates, err = openRates(ratesFile, step); err != nil {
-		opt.Logger.Warn("the rates of the board begin anew", zap.Error(err))
+}
+
+// Open goes on with the rates in a file, where they outlive the process. It is
+// for the owner: who served before does not write any more.
+func (b *Board) Open(path string) {
+	if err := b.rates.open(path); err != nil {
+		b.opt.Logger.Warn("the rates of the board begin anew", zap.Error(err))
 	}
-	return b
 }
 
 // Validate makes the three checks.

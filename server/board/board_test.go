@@ -59,9 +59,11 @@ func (s *source) Frames(_ context.Context, imei string, before uint64, most int)
 
 func newBoard(t *testing.T, src *source) *Board {
 	t.Helper()
-	return New(Options{
+	b := New(Options{
 		Settings: Settings{10 * time.Minute, 5 * time.Minute}, Source: src, Began: time.Now().Add(-time.Hour), Logger: zap.NewNop(),
-	}, filepath.Join(t.TempDir(), "rates"))
+	})
+	b.Open(filepath.Join(t.TempDir(), "rates"))
+	return b
 }
 
 func TestFleet(t *testing.T) {

@@ -25,20 +25,21 @@ import (
 //	+-------------+------------+-----------+----------+---------+-------+
 //	| gt06rate  8 | version  2 | columns 2 | slots  4 | step ms 4| crc 4 |
 //	+-------------+------------+-----------+----------+---------+-------+
-//	slot, at 64 + n * (8 + 4 * columns), n = time / step mod slots
+//	slot, at 64 + n * (8 + 4 * columns)
 //	+-----------------------+---------------------------+
 //	| Unix milliseconds   8 | a float32 for each column |
 //	+-----------------------+---------------------------+
 //
 // crc is of the names of the columns. A file of another form is no harm: it is
-// begun anew. The order of the slots needs no pointer, their times say it, and
-// a step is one write, so a kill at any time leaves a file that can be read.
+// begun anew. A step goes into the slot behind the newest, which their times
+// tell, and is one write, so a kill at any time leaves a file that can be read.
 type Rates struct {
 	step    time.Duration
 	columns []string
 
 	mu     sync.Mutex
-	slots  []Sample // by time / step mod len
+	slots  []Sample
+	next   int      // the slot behind the newest
 	file   *os.File // nil: kept in memory only
 	last   server.Totals
 	lastAt time.Time
@@ -79,27 +80,30 @@ type Gauges struct {
 	Lag         int64
 }
 
-// openRates goes on with the file at path. Without one the rates are kept in
-// memory: err says why, and is no reason not to serve.
-func openRates(path string, step time.Duration) (*Rates, error) {
+func newRates(step time.Duration) *Rates {
 	r := &Rates{step: step, columns: append([]string{"accepted", "frames", "half_ms", "most_ms", "connections", "log_bytes", "lag"}, server.CloseReasons()[1:]...)}
 	r.slots = make([]Sample, int(span/step))
-	if path == "" {
-		return r, nil
-	}
+	return r
+}
+
+// open goes on with the file at path. Without one the rates are kept in memory:
+// the error says why, and is no reason not to serve.
+func (r *Rates) open(path string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return r, err
+		return err
 	}
 	b, err := io.ReadAll(io.LimitReader(f, int64(ratesHeader+len(r.slots)*r.size())))
 	if err == nil && !r.parse(b) {
 		err = errors.Join(f.Truncate(0), writeAt(f, r.header(), 0))
 	}
 	if err != nil {
-		return r, errors.Join(err, f.Close())
+		return errors.Join(err, f.Close())
 	}
 	r.file = f
-	return r, nil
+	return nil
 }
 
 func writeAt(f *os.File, b []byte, at int64) error {
@@ -129,26 +133,31 @@ func (r *Rates) parse(b []byte) bool {
 		if len(b) < r.size() {
 			break
 		}
-		if at := int64(binary.LittleEndian.Uint64(b)); at > 0 && r.slot(at) == i {
+		if at := int64(binary.LittleEndian.Uint64(b)); at > 0 {
 			s := Sample{At: at, Values: make([]float32, len(r.columns))}
 			for c := range s.Values {
 				s.Values[c] = math.Float32frombits(binary.LittleEndian.Uint32(b[8+4*c:]))
 			}
 			r.slots[i] = s
+			if newest := r.slots[(r.next+len(r.slots)-1)%len(r.slots)]; at >= newest.At {
+				r.next = (i + 1) % len(r.slots)
+			}
 		}
 		b = b[r.size():]
 	}
 	return true
 }
 
-func (r *Rates) slot(at int64) int { return int(at / r.step.Milliseconds() % int64(len(r.slots))) }
-
 // Close frees the file.
 func (r *Rates) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.file == nil {
 		return nil
 	}
-	return r.file.Close()
+	err := r.file.Close()
+	r.file = nil
+	return err
 }
 
 // note ends a step. The first of a process only remembers the totals.
@@ -169,8 +178,8 @@ func (r *Rates) note(t server.Totals, g Gauges, now time.Time) {
 		v[colReasons+i] = float32(t.Closed[1+i] - before.Closed[1+i])
 	}
 	at := now.UnixMilli()
-	i := r.slot(at)
-	r.slots[i] = Sample{At: at, Values: v}
+	i := r.next
+	r.slots[i], r.next = Sample{At: at, Values: v}, (i+1)%len(r.slots)
 	if r.file != nil {
 		b := binary.LittleEndian.AppendUint64(nil, uint64(at))
 		for _, f := range v {

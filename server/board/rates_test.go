@@ -18,8 +18,8 @@ func totals(accepted uint64) server.Totals {
 
 func open(t *testing.T, path string) *Rates {
 	t.Helper()
-	r, err := openRates(path, testStep)
-	if err != nil {
+	r := newRates(testStep)
+	if err := r.open(path); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = r.Close() })
@@ -66,6 +66,26 @@ func TestRatesOutliveTheProcess(t *testing.T) {
 	}
 }
 
+// A ticker is early and late: no step takes the place of another.
+func TestRatesOfAnUnevenTicker(t *testing.T) {
+	t.Parallel()
+	r := open(t, filepath.Join(t.TempDir(), "rates"))
+	at := time.Unix(1_800_000_000, 0)
+	const steps = 100
+	for n := range steps {
+		uneven := time.Duration(n%3-1) * testStep / 3
+		r.note(totals(uint64(7*(n+1))), Gauges{}, at.Add(time.Duration(n)*testStep+uneven))
+	}
+	sum := float32(0)
+	list := r.since(0, at.Add(steps*testStep))
+	for _, s := range list {
+		sum += s.Values[colAccepted]
+	}
+	if len(list) != steps || sum != 7*steps {
+		t.Errorf("%d samples of %d, %v connections of %d", len(list), steps, sum, 7*steps)
+	}
+}
+
 func TestRatesOfAnotherForm(t *testing.T) {
 	t.Parallel()
 	good := filepath.Join(t.TempDir(), "rates")
@@ -105,7 +125,8 @@ func TestRatesOfAnotherForm(t *testing.T) {
 		t.Errorf("a torn slot: %d samples", n)
 	}
 	// Without a file the rates are kept in memory.
-	if r, err := openRates(filepath.Join(path, "no"), testStep); err == nil {
+	r = newRates(testStep)
+	if r.open(filepath.Join(path, "no")) == nil {
 		t.Error("no error where no file can be")
 	} else if r.note(totals(1), Gauges{}, at); len(r.since(0, at)) != 1 {
 		t.Error("not even in memory")

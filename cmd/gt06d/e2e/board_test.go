@@ -103,7 +103,7 @@ func (b *browser) table(devices int) {
 	b.Helper()
 	rows := `Number(document.querySelector("#rows table").getAttribute("aria-rowcount")) - 1`
 	b.until("all devices are in the table", fmt.Sprintf("%s === %d", rows, devices))
-	b.until("half of them have names", fmt.Sprintf(`[...document.querySelectorAll("#rows tbody th button")].some((e) => /^[A-Z]{2} 0\d A \d{4}%s$/.test(e.textContent))`, `\d{15}`))
+	b.until("half of them have names", fmt.Sprintf(`[...document.querySelectorAll("#rows tbody th button")].some((e) => /^[A-Z]{2} 0\d A \d{4}%s$/.test(e.textContent))`, `…\d{6}`))
 	wanted := device.IMEI(7).String()
 	b.do(chromedp.SendKeys(chromedp.CSS("#search"), wanted))
 	b.until("the search finds one", rows+` === 1 && document.querySelector("#rows tbody th button").textContent === "`+wanted+`"`)

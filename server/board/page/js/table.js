@@ -177,6 +177,6 @@ function fill(row, d, at, chosen) {
   if (line.className !== classes) line.className = classes;
   line.setAttribute("aria-rowindex", at + 2);
   put(row.name, d.name || d.imei);
-  put(row.more, d.name ? d.imei : "");
+  put(row.more, d.name ? `…${d.imei.slice(-6)}` : "");
   columns.forEach(([, text], i) => put(row.cells[i], text(d)));
 }
