@@ -20,7 +20,7 @@ const (
 	lookBack     = 6   // windows: who spoke within them should speak now
 	speakPart    = 0.8 // of those
 	movePart     = 0.8 // of the devices that say they drive
-	reconnectMax = 2.0 // connections for each device online, in a window
+	reconnectMax = 2.0 // connections for each device that should speak, in a window
 	reconnectMin = 10  // so many are no storm, however small the fleet
 )
 
@@ -83,8 +83,9 @@ func judge(f facts) control.Validation {
 	}
 	add("locations", float64(f.moving) >= limit, f.age < f.Window, float64(f.moving), limit, text)
 
-	limit = math.Max(reconnectMin, reconnectMax*float64(f.online))
-	text = fmt.Sprintf("%.0f connections opened within %s, %d devices online", f.accepted, short(f.Window), f.online)
+	// Not by who is online: in a storm that is nobody now and everybody then.
+	limit = math.Max(reconnectMin, reconnectMax*float64(f.expected))
+	text = fmt.Sprintf("%.0f connections opened within %s, %d of %d devices online", f.accepted, short(f.Window), f.online, f.expected)
 	add("reconnects", f.accepted <= limit, f.rated < f.Window, f.accepted, limit, text)
 	return v
 }

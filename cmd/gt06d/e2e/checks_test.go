@@ -140,8 +140,8 @@ func fix(typ byte, i int, at, told time.Time) []byte {
 
 func fixAt(typ byte, i int, at, told time.Time, speed byte, ignition bool) []byte {
 	r := roads[i%len(roads)]
-	const hours = 4 * 3_600_000 // from one end to the other
-	part := math.Mod(float64(i)*.137+float64(at.UnixMilli()%hours)/hours, 1)
+	const hours = 8 * 3_600_000 // there and back
+	part := 1 - math.Abs(1-2*math.Mod(float64(i)*.137+float64(at.UnixMilli()%hours)/hours, 1))
 	latitude, longitude := r[0]+part*(r[2]-r[0]), r[1]+part*(r[3]-r[1])
 	course := uint16(math.Mod(math.Atan2(r[3]-r[1], r[2]-r[0])*180/math.Pi+360, 360))
 	told = told.UTC()
