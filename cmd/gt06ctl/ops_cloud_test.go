@@ -127,7 +127,7 @@ func (o *operator) open(action, reason string) string {
 // plan reads what a command would do: its hash.
 func (o *operator) plan(args ...string) string {
 	o.Helper()
-	code, out, say := o.ops("", append(args, "--json")...)
+	code, out, say := o.ops("", append([]string{"--json"}, args...)...)
 	var p struct{ Plan string }
 	if err := json.Unmarshal([]byte(out), &p); err != nil || code != 10 {
 		o.Fatalf("plan of %v: exit %d, %v\n%s%s", args, code, err, out, say)
@@ -139,7 +139,7 @@ func (o *operator) plan(args ...string) string {
 func (o *operator) apply(env string, args ...string) (code int, text string) {
 	o.Helper()
 	hash := o.plan(args...)
-	code, out, say := o.ops(env, append(args, "--apply", "--yes", "--plan", hash)...)
+	code, out, say := o.ops(env, append([]string{"--apply", "--yes", "--plan", hash}, args...)...)
 	return code, out + say
 }
 
@@ -227,6 +227,12 @@ func worstCase(t *testing.T, o *operator, more ...string) {
 	began := time.Now()
 	id := o.open("other", "it does not come up again")
 	o.done("snapshot", "create")
+	// Something is tried, and makes it worse.
+	o.done("run", "--", "true")
+	if text := o.done("abort"); !strings.Contains(text, "restore instance --change "+id) {
+		t.Errorf("abort does not say how to go back: %s", text)
+	}
+	o.must(3, "run", "--", "true") // only a restore is possible now
 	o.done(append([]string{"restore", "instance"}, more...)...)
 	c := o.account()
 	i, err := c.Instance(t.Context(), o.site.Instance)

@@ -23,10 +23,9 @@ const (
 
 // The values of TagRole.
 const (
-	RoleRescue   = "rescue"
-	RoleTemp     = "temp"
-	RoleImage    = "image"    // a snapshot of an image: belongs to it
-	RoleEvidence = "evidence" // a snapshot of something broken: never what is restored
+	RoleRescue = "rescue"
+	RoleTemp   = "temp"
+	RoleImage  = "image" // a snapshot of an image: belongs to it
 )
 
 // Tags are an object's tags.

@@ -80,10 +80,13 @@ func (m Site) Abort(query Query, change func(context.Context) (ops.Change, error
 	}
 }
 
+// broken ends the change a snapshot of something broken is tagged with.
+const broken = "-broken"
+
 // evidence is the origin of the broken volume's snapshot: not the change's own,
 // or the gate would take it for that.
 func evidence(r *ops.Run) cloud.Origin {
-	return cloud.Origin{Change: r.Change.ID + "-broken", Step: r.Step()}
+	return cloud.Origin{Change: r.Change.ID + broken, Step: r.Step()}
 }
 
 // loss says what is in the database since the snapshot: what a restore of the

@@ -124,8 +124,8 @@ func (f facts) read(ctx context.Context, q ops.Question) (ops.Facts, error) {
 	return out, err
 }
 
-// snapshot is the named one, else the newest of the change that is no evidence
-// of something broken.
+// snapshot is the named one, else the newest of the change that is not an
+// image's.
 func (f facts) snapshot(ctx context.Context, q ops.Question) (*ops.Snapshot, error) {
 	var s cloud.Snapshot
 	switch {
@@ -139,7 +139,7 @@ func (f facts) snapshot(ctx context.Context, q ops.Question) (*ops.Snapshot, err
 		}
 	case q.Change != "":
 		all, err := f.cloud.Snapshots(ctx, cloud.Tags{cloud.TagChange: q.Change})
-		all = slices.DeleteFunc(all, func(s cloud.Snapshot) bool { return s.Tags[cloud.TagRole] != "" }) // evidence, or an image's
+		all = slices.DeleteFunc(all, func(s cloud.Snapshot) bool { return s.Tags[cloud.TagRole] != "" })
 		if err != nil || len(all) == 0 {
 			return nil, err
 		}

@@ -253,8 +253,8 @@ func classOf(s cloud.Snapshot) string {
 	switch change := s.Tags[cloud.TagChange]; {
 	case s.Tags.Automated() != "":
 		return "plan"
-	case change != "" && s.Tags[cloud.TagRole] == cloud.RoleEvidence:
-		return "evidence " + change
+	case strings.HasSuffix(change, broken):
+		return "evidence " + strings.TrimSuffix(change, broken)
 	case change != "":
 		return "change " + change
 	}

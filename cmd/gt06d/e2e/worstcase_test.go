@@ -89,6 +89,7 @@ func TestWorstCaseWithSalvage(t *testing.T) {
 
 	o.ops("change", "open", "--action", "other", "--reason", "the disk is not to be trusted")
 	o.apply("snapshot", "create")
+	o.apply("run", "--", "true") // the first step passes the gate: the snapshot is the change's
 	// What EBS does at that moment: the blocks as they are, under a server that
 	// goes on.
 	copied := filepath.Join(work, "snapshot.img")
@@ -119,6 +120,7 @@ func TestWorstCaseWithSalvage(t *testing.T) {
 		}
 		return 0, imported, errs.String()
 	}
+	o.apply("abort")
 	o.apply("restore", "instance", "--guest", "ssm")
 	t.Logf("from the loss to the end of the salvage %s (strategy: 10 to 15 minutes with AWS' own time): %s", time.Since(began).Round(time.Millisecond), imported)
 	d.check(before, res0)
@@ -166,10 +168,10 @@ func (o *operated) ops(args ...string) {
 // apply reads the plan, approves and does it.
 func (o *operated) apply(args ...string) {
 	o.t.Helper()
-	out, _ := o.run(append(args, "--json")...) // 10: a plan has changes
+	out, _ := o.run(append([]string{"--json"}, args...)...) // 10: a plan has changes
 	var p struct{ Plan string }
 	if err := json.Unmarshal([]byte(out), &p); err != nil {
 		o.t.Fatalf("plan of %v: %v\n%s", args, err, out)
 	}
-	o.ops(append(args, "--apply", "--yes", "--plan", p.Plan)...)
+	o.ops(append([]string{"--apply", "--yes", "--plan", p.Plan}, args...)...)
 }
