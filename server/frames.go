@@ -164,6 +164,9 @@ func (l *loop) frame(s *Session, frame []byte, end int) bool {
 			s.batch.close = why
 			if why != CloseIMEI { // which names nobody: only the frame can tell
 				l.s.trouble(&l.s.refused, m.IMEI, TroubleKind(why.String()), s, "")
+				if l.watched() {
+					l.s.cfg.Observe(&Record{Conn: s.id, ReceivedAt: w.now, Input: frame}, m, s.peer)
+				}
 				return false
 			}
 		}

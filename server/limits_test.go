@@ -247,7 +247,16 @@ func TestRefusedLogins(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			log := &memoryLog{}
-			s, addr := start(t, log, c.change)
+			var seen atomic.Int32
+			s, addr := start(t, log, func(cfg *Config) {
+				c.change(cfg)
+				cfg.Observe = func(r *Record, m *protocol.Message, _ netip.AddrPort) {
+					if m.Kind == protocol.KindLogin && r.Device == 0 {
+						seen.Add(1)
+					}
+				}
+			})
+			defer s.Watch()()
 			conn := dial(t, addr)
 			write(t, conn, append(c.login, unhex(t, beatHex)...))
 			_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
@@ -257,6 +266,9 @@ func TestRefusedLogins(t *testing.T) {
 			eventually(t, "the reason is counted", func() bool { return s.count.closed[c.reason].Load() == 1 })
 			if n := len(log.all()); n != c.kept {
 				t.Errorf("%d records, want %d", n, c.kept)
+			}
+			if n := seen.Load(); n != 1 {
+				t.Errorf("who watches saw %d logins, want 1", n)
 			}
 		})
 	}
