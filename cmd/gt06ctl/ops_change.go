@@ -187,6 +187,31 @@ func (o *opsTool) changeAbandon() *cobra.Command {
 	return c
 }
 
+func (o *opsTool) snapshotAdopt() *cobra.Command {
+	return o.looking(&cobra.Command{
+		Use: "adopt SNAPSHOT", Short: "Take a snapshot made in the console for this change", Args: cobra.ExactArgs(1),
+		Long: `adopt takes a snapshot that was made by hand, without the tag of the change, into
+the journal. All other checks of the gate hold.`,
+		Example: "  gt06ctl ops snapshot adopt snap-0123456789abcdef0",
+	}, func(cmd *cobra.Command, args []string) error {
+		w, err := o.work(cmd.Context(), cmd)
+		if err != nil {
+			return err
+		}
+		f, err := w.Backend.Facts.Facts(cmd.Context(), ops.Question{Instance: w.Config.AWS.InstanceID, Snapshot: args[0]})
+		if err != nil {
+			return err
+		}
+		if f.Snapshot == nil {
+			return ops.Fail(ops.Refused, fmt.Errorf("there is no snapshot %s in this account and region", args[0]), "gt06ctl ops snapshot list")
+		}
+		if err := w.Session.Note(cmd.Context(), o.change, ops.KindAdopt, 0, map[string]string{"snapshot": args[0]}); err != nil {
+			return err
+		}
+		return o.say(cmd, map[string]string{"adopted": args[0]}, "adopted "+args[0]+"\nnext: gt06ctl ops snapshot verify\n")
+	})
+}
+
 func (o *opsTool) changeApprove() *cobra.Command {
 	return o.looking(&cobra.Command{
 		Use: "approve CHANGE --plan HASH", Short: "Say as a second person that a plan was read", Args: cobra.ExactArgs(1),

@@ -51,7 +51,7 @@ func (o *opsTool) snapshotCommand() *cobra.Command {
 daily ones expire by their plan, those of a change stay.`,
 		Example: `  gt06ctl ops snapshot create --apply
   gt06ctl ops snapshot verify`,
-	}, o.snapshotCreate(), o.snapshotVerify(), o.snapshotList(), o.snapshotLock())
+	}, o.snapshotCreate(), o.snapshotVerify(), o.snapshotList(), o.snapshotLock(), o.snapshotAdopt())
 }
 
 func (o *opsTool) snapshotCreate() *cobra.Command {

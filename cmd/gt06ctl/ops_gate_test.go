@@ -222,3 +222,29 @@ func TestAJournalIsProven(t *testing.T) {
 		})
 	}
 }
+
+// TestASnapshotOfTheConsole is adopted: its missing tag is forgiven, nothing
+// else is.
+func TestASnapshotOfTheConsole(t *testing.T) {
+	t.Parallel()
+	for _, named := range []bool{true, false} {
+		a, site := guarded(t)
+		o := newOperator(t, site)
+		o.open("other", "made in the console")
+		date := time.Now().In(time.FixedZone("IST", 5*3600+1800)).Format(time.DateOnly)
+		s := fake.Snapshot{Volume: site.Volume, Description: date + ": made in the console", Tags: map[string]string{cloud.TagInstance: site.Instance}}
+		if named {
+			s.Tags["Name"] = "prod-root-" + date + "-before-other"
+		}
+		id := a.PutSnapshot(s)
+		o.must(3, "snapshot", "adopt", "snap-0123456789abcdef0")
+		if code, text := o.attempt("run", "--", "true"); code != 3 {
+			t.Errorf("not adopted: exit code %d: %s", code, text)
+		}
+		o.must(0, "snapshot", "adopt", id)
+		code, text := o.attempt("run", "--", "true")
+		if named && code != 0 || !named && (code != 3 || !strings.Contains(text, "G4")) {
+			t.Errorf("named %v: exit code %d: %s", named, code, text)
+		}
+	}
+}
