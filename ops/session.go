@@ -23,6 +23,9 @@ type Session struct {
 	BreakGlass string // the reason; "": the gate holds
 	// Emergency says what is so bad that the glass may be broken; "": nothing.
 	Emergency func(ctx context.Context) (string, error)
+	// Vet refuses a machine on which nothing for an action should begin now: no
+	// room, high load. It is not asked for copies and for ways back.
+	Vet func(ctx context.Context, action Action) error
 	// Leftovers are instances made for a rescue or a restore that still live.
 	Leftovers func(ctx context.Context) ([]string, error)
 }
@@ -228,6 +231,11 @@ func (s *Session) Apply(ctx context.Context, id string, book Runbook) error {
 	c := j.Change()
 	if err := s.fits(&c, &book); err != nil {
 		return err
+	}
+	if s.Vet != nil && s.BreakGlass == "" && !book.Protects && !book.Restores && !book.Aborts {
+		if err := s.Vet(ctx, c.Action); err != nil {
+			return err
+		}
 	}
 	p, err := discover(ctx, c.ID, &book)
 	if err != nil {

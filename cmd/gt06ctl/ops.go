@@ -25,6 +25,7 @@ import (
 type opsTool struct {
 	*tool
 	config, change, plan, profile, breakGlass string
+	host                                      string // the machine to look at, by ssh
 	apply, yes                                bool
 	timeout                                   time.Duration
 
@@ -72,6 +73,7 @@ it takes --yes and --plan with the hash of the plan that was read.`,
 		o.snapshotCommand(), o.amiCommand(), o.resizeCommand(), o.sshRecoverCommand(), o.restoreCommand(),
 		o.auditCommand(), o.costCommand(), o.initCommand(), o.selftestCommand(),
 	)
+	root.AddCommand(o.hostCommands()...)
 	f := root.PersistentFlags()
 	f.BoolVar(&o.apply, "apply", false, "do it; without, the plan is shown and nothing changes")
 	f.StringVar(&o.change, "change", "", "the change to work in; default: the one that is open on this machine")
@@ -80,6 +82,7 @@ it takes --yes and --plan with the hash of the plan that was read.`,
 	f.DurationVar(&o.timeout, "timeout", 4*time.Hour, "give up after this; what was begun can be resumed")
 	f.StringVar(&o.config, "config", o.config, "configuration (GT06_OPS_CONFIG)")
 	f.StringVar(&o.profile, "profile", "", "SSO profile of the cloud; default: aws.profile, else the role of the instance")
+	f.StringVar(&o.host, "host", "", "look at the machine USER@ADDRESS over ssh instead of at this one")
 	f.StringVar(&o.breakGlass, "break-glass", "", "reason to go past the gate in an emergency; off unless the configuration allows it")
 	return o, root
 }
@@ -231,6 +234,10 @@ func (o *opsTool) work(ctx context.Context, cmd *cobra.Command) (*opsWork, error
 		}
 	}
 	s.Gate = &ops.SnapshotGate{Facts: w.Backend.Facts, Config: w.Config}
+	s.Vet = func(ctx context.Context, action ops.Action) error { return o.vet(ctx, w, action) }
+	if s.Emergency == nil {
+		s.Emergency = o.emergency
+	}
 	return w, nil
 }
 

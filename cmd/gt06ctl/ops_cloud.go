@@ -183,7 +183,7 @@ func (o *opsTool) resizeVolume() *cobra.Command {
 is the manual's way. A volume rests six hours between two changes and never
 shrinks. The file system follows on the machine: gt06ctl ops resize guest.`,
 		Example: "  gt06ctl ops resize volume --size 40 --apply",
-	}, func(w *opsWork, _ []string) ops.Runbook { return w.site().Resize(size, mode, nil) })
+	}, func(w *opsWork, _ []string) ops.Runbook { return w.site().Resize(size, mode, o.lastDump(w)) })
 	c.Flags().IntVar(&size, "size", 0, "new size in GiB")
 	c.Flags().StringVar(&mode, "mode", "online", "online or stop")
 	return c
@@ -270,9 +270,9 @@ case. Nothing is put over what is there now: that is the operator's to do.`,
 // resizeCommand and restoreCommand hold what the cloud and what the machine do
 // of both.
 func (o *opsTool) resizeCommand() *cobra.Command {
-	return o.group(&cobra.Command{Use: "resize", Short: "More room: the volume, then the file system", Example: "  gt06ctl ops resize volume --size 40"}, o.resizeVolume())
+	return o.group(&cobra.Command{Use: "resize", Short: "More room: the volume, then the file system", Example: "  gt06ctl ops resize volume --size 40"}, o.resizeVolume(), o.resizeGuest())
 }
 
 func (o *opsTool) restoreCommand() *cobra.Command {
-	return o.group(&cobra.Command{Use: "restore", Short: "Back to the snapshot: the instance, or files", Example: "  gt06ctl ops restore instance"}, o.restoreInstance(), o.restoreFiles(), o.restoreSalvage())
+	return o.group(&cobra.Command{Use: "restore", Short: "Ways back: the instance, files, a database", Example: "  gt06ctl ops restore instance"}, o.restoreInstance(), o.restoreFiles(), o.restoreSalvage(), o.restoreDB())
 }

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"gt06/ops/backup"
 	"gt06/ops/cloud"
 	"gt06/ops/cloud/fake"
 	"gt06/ops/cloud/mototest"
@@ -133,6 +134,24 @@ func (o *operator) plan(args ...string) string {
 		o.Fatalf("plan of %v: exit %d, %v\n%s%s", args, code, err, out, say)
 	}
 	return p.Plan
+}
+
+// dumped puts the manifest of a dump of now into the bucket.
+func (o *operator) dumped(under string) {
+	o.Helper()
+	b, err := o.account().Bucket("s3://" + o.site.Bucket + "/" + under)
+	if err != nil {
+		o.Fatal(err)
+	}
+	now := time.Now().UTC()
+	name := "db-" + now.Format("20060102T150405Z") + ".sql.gz"
+	text, err := json.Marshal(backup.Manifest{Format: 1, Name: name, Kind: backup.MariaDB, Begun: now})
+	if err == nil {
+		err = b.Create(o.Context(), name+".json", text)
+	}
+	if err != nil {
+		o.Fatal(err)
+	}
 }
 
 // apply reads the plan, then approves and does it.
@@ -358,6 +377,8 @@ func TestAccount(t *testing.T) {
 	// A change that is done leaves the audit green.
 	o.open("disk-resize", "the disk is at 91 percent")
 	o.done("snapshot", "create")
+	o.must(13, "resize", "volume", "--size", "40", "--mode", "stop") // no logical backup
+	o.dumped("backup")
 	o.done("resize", "volume", "--size", "40", "--mode", "stop")
 	o.must(0, "audit")
 	// Each thing that is wrong is named.

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -153,8 +154,10 @@ func redump(ctx context.Context, s host.System, p Place, m Manifest) ([]string, 
 	return m.Contents.Compare(again.contents, true), nil
 }
 
-// Load puts schemas of a dump into a database, over what is there; nil: all.
-// It reads the whole dump first: one that is damaged changes nothing.
+// Load puts schemas of a dump in the place of those that are there; nil: all.
+// What was made since is gone, too: tables a dump does not know would stay
+// otherwise. It reads the whole dump first: one that is damaged changes
+// nothing.
 func Load(ctx context.Context, db host.MariaDB, p Place, m Manifest, schemas []string) error {
 	if err := errKind(m, MariaDB); err != nil {
 		return err
@@ -166,6 +169,15 @@ func Load(ctx context.Context, db host.MariaDB, p Place, m Manifest, schemas []s
 	}
 	if err := Check(ctx, p, m); err != nil {
 		return err
+	}
+	gone := schemas
+	if gone == nil {
+		gone = slices.Sorted(maps.Keys(m.Contents))
+	}
+	for _, s := range gone {
+		if _, err := db.Query(ctx, "DROP DATABASE IF EXISTS `"+strings.ReplaceAll(s, "`", "``")+"`"); err != nil {
+			return err
+		}
 	}
 	return load(ctx, db, p, m, schemas)
 }

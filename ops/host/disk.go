@@ -105,10 +105,22 @@ func (s System) GrowPartition(ctx context.Context, p Partition) (bool, error) {
 	if p.Number == 0 {
 		return false, nil
 	}
-	c := Command{Name: "growpart", Args: []string{p.Disk, strconv.Itoa(p.Number)}}
+	return s.growpart(ctx, p.Disk, strconv.Itoa(p.Number))
+}
+
+// Growable says whether GrowPartition would change anything.
+func (s System) Growable(ctx context.Context, p Partition) (bool, error) {
+	if p.Number == 0 {
+		return false, nil
+	}
+	return s.growpart(ctx, "--dry-run", p.Disk, strconv.Itoa(p.Number))
+}
+
+func (s System) growpart(ctx context.Context, args ...string) (bool, error) {
 	if !s.has("growpart") {
 		return false, errors.New("growpart is not installed: apt-get install cloud-guest-utils")
 	}
+	c := Command{Name: "growpart", Args: args}
 	r, err := s.Exec(ctx, c)
 	switch {
 	case err != nil:

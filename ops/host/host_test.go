@@ -251,11 +251,17 @@ func TestGrowPartitionAndFilesystem(t *testing.T) {
 		t.Fatal(err)
 	}
 	disk := Partition{Device: img + "1", Disk: img, Number: 1, Type: "ext4"}
+	if can, err := s.Growable(t.Context(), disk); err != nil || !can {
+		t.Errorf("it can grow: %v, %v", can, err)
+	}
 	if grown, err := s.GrowPartition(t.Context(), disk); err != nil || !grown {
 		t.Fatalf("grown %v, %v", grown, err)
 	}
 	if grown, err := s.GrowPartition(t.Context(), disk); err != nil || grown {
 		t.Fatalf("the second time: grown %v, %v; growpart's status 1 with NOCHANGE is no failure", grown, err)
+	}
+	if can, err := s.Growable(t.Context(), disk); err != nil || can {
+		t.Errorf("it can grow on: %v, %v", can, err)
 	}
 	device = loop(120 << 20)
 	before := fsBlocks(t, device)

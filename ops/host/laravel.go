@@ -29,6 +29,10 @@ func (l Laravel) artisan(ctx context.Context, args ...string) (Result, error) {
 // else. In production even the pretence needs --force.
 func (l Laravel) Pending(ctx context.Context) (string, error) {
 	r, err := l.artisan(ctx, "migrate", "--pretend", "--force")
+	if err == nil && strings.Contains(r.Stdout, "igration table") {
+		// It has just made that table and says so: once, and not when asked again.
+		r, err = l.artisan(ctx, "migrate", "--pretend", "--force")
+	}
 	if err != nil {
 		return "", err
 	}

@@ -137,6 +137,9 @@ func (p PM2) Delete(ctx context.Context, name string) error {
 	return p.run(ctx, "delete", name)
 }
 
+// Again starts a program of the list that was stopped.
+func (p PM2) Again(ctx context.Context, name string) error { return p.run(ctx, "start", name) }
+
 // Start starts a script under a name.
 func (p PM2) Start(ctx context.Context, dir, script, name string) error {
 	c, err := p.command("start", script, "--name", name)

@@ -62,6 +62,12 @@ func (s System) Unit(ctx context.Context, names ...string) (Unit, error) {
 	return out, nil
 }
 
+// Systemctl starts, stops or restarts a unit and waits until it is done.
+func (s System) Systemctl(ctx context.Context, verb, unit string) error {
+	_, err := s.run(ctx, Command{Name: "systemctl", Args: []string{verb, "--", unit}})
+	return err
+}
+
 // HTTPStatus asks for a page without following redirects, within 10 s, and
 // returns the status.
 func HTTPStatus(ctx context.Context, url string) (int, error) {

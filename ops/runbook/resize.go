@@ -44,7 +44,7 @@ func (m Site) Resize(gib int, mode string, backup newestBackup) ops.Runbook {
 					return nil, err
 				}
 				if age := time.Since(newest); age > backupAge {
-					return nil, ops.Fail(ops.Forbidden, fmt.Errorf("no disk is resized without a backup: the newest of the database is from %s, wanted one of the last %s", newest.Format(time.RFC3339), backupAge), "gt06ctl ops backup db --apply")
+					return nil, ops.Fail(ops.Forbidden, fmt.Errorf("no disk is resized without a backup: the newest of the database is from %s, wanted one of the last %s", newest.Format(time.RFC3339), backupAge), "gt06ctl ops backup db")
 				}
 			}
 			return ops.Params{"instance": i.ID, "volume": root.ID, "from": strconv.Itoa(from), "to": strconv.Itoa(gib), "mode": mode}, nil
