@@ -32,7 +32,7 @@ func TestHold(t *testing.T) {
 			}
 			return fails
 		})
-		if !errors.Is(err, fails) || held < 300*time.Millisecond {
+		if !errors.Is(err, fails) || held < 100*time.Millisecond {
 			t.Errorf("held %v, %v", held, err)
 		}
 		if err := <-written; err != nil {
