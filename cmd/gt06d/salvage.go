@@ -137,7 +137,7 @@ func (a *app) openSalvage(dir string) (s *salvage, err error) {
 	}
 	other, err := os.Stat(s.dir)
 	if err != nil {
-		return nil, cli.Fail(cli.Usage, err, "name a data directory, or the spool in it, that this server may read")
+		return nil, cli.Fail(cli.Usage, err, "name a data directory, or the spool in it, that this server may read: below /mnt, say; the shipped unit hides /home and /tmp")
 	}
 	if os.SameFile(own, other) {
 		return nil, cli.Fail(cli.Usage, fmt.Errorf("%s is this server's own log", dir), "what it holds is stored anyway; gt06ctl replay decodes it again")
