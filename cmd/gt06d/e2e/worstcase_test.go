@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -78,7 +79,7 @@ func TestWorstCaseWithSalvage(t *testing.T) {
 	a := fake.New()
 	t.Cleanup(a.Close)
 	site := a.Production()
-	o := maintainer(t, site)
+	o := maintainer(t, site, d)
 	d.start()
 	send := func(first, devices int, seconds time.Duration) (*fleet.Fleet, fleet.Result) {
 		f := fleet.New(fleet.Options{Addr: d.addr, Devices: devices, First: first, Rate: 20, Duration: seconds, Torn: 0.2})
@@ -128,6 +129,9 @@ func TestWorstCaseWithSalvage(t *testing.T) {
 	if at := a.AddressOf(site.Allocation); at != site.Instance {
 		t.Errorf("the Elastic IP is at %q", at)
 	}
+	a.On = site.Instance
+	o.ops("validate")
+	o.ops("change", "close")
 	o.ops("verify-journal")
 }
 
@@ -135,20 +139,35 @@ func TestWorstCaseWithSalvage(t *testing.T) {
 type operated struct {
 	t      *testing.T
 	config string
+	before []string // flags in front of ops
 }
 
-func maintainer(t *testing.T, site fake.Site) *operated {
+// maintainer writes the configuration for a site whose server is d, which gets a
+// port of its own: who holds it is asked for the whole machine. There are no
+// services beside it here, and others keep the machine busy.
+func maintainer(t *testing.T, site fake.Site, d *daemon) *operated {
 	t.Helper()
+	free, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // local
+	if err != nil {
+		t.Fatal(err)
+	}
+	host, _, _ := net.SplitHostPort(d.addr)
+	_, port, _ := net.SplitHostPort(free.Addr().String())
+	d.addr = net.JoinHostPort(host, port)
+	if err := free.Close(); err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
-	o := &operated{t, filepath.Join(dir, "ops.yaml")}
-	if err := os.WriteFile(o.config, []byte(site.Config(dir)), 0o600); err != nil {
+	more := "services: {mariadb: \"\", nginx_unit: \"\", laravel_dir: \"\"}\nlimits: {load_factor: 1000, disk_pct: 99}\ngt06: {port: " + port + "}\n"
+	o := &operated{t: t, config: filepath.Join(dir, "ops.yaml"), before: []string{"--data-dir", d.dir}}
+	if err := os.WriteFile(o.config, []byte(site.Config(dir)+more), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return o
 }
 
 func (o *operated) run(args ...string) (string, error) {
-	cmd := exec.CommandContext(context.Background(), filepath.Join(programs, "gt06ctl"), append([]string{"ops", "--config", o.config}, args...)...) //nolint:gosec // the program under test
+	cmd := exec.CommandContext(context.Background(), filepath.Join(programs, "gt06ctl"), append(append(append([]string{}, o.before...), "ops", "--config", o.config), args...)...) //nolint:gosec // the program under test
 	var errs strings.Builder
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
