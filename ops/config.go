@@ -10,10 +10,14 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
 )
+
+// devicePort is the port the fleet has in its settings.
+const devicePort = 5023
 
 // DefaultConfig is where the configuration lies unless --config says.
 const DefaultConfig = "/etc/gt06/ops.yaml"
@@ -69,6 +73,7 @@ type Limits struct {
 // GT06 is the ingest server.
 type GT06 struct {
 	Port        int     `yaml:"port"`
+	Devices     string  `yaml:"devices_updated"` // when and how the devices were told of another port than 5023
 	Unit        string  `yaml:"unit"`
 	DataDir     string  `yaml:"data_dir"`
 	MetricsURL  string  `yaml:"metrics_url"`
@@ -149,6 +154,9 @@ func ReadConfig(path string) (Config, error) {
 		return Config{}, Fail(Usage, fmt.Errorf("configuration: %w", err), hint, "or name it: --config FILE")
 	}
 	c, err := ParseConfig(b)
+	if KindOf(err) == Forbidden {
+		return c, err
+	}
 	if err != nil {
 		return c, Fail(Usage, fmt.Errorf("%s: %w", path, err), "gt06ctl ops --help")
 	}
@@ -161,7 +169,7 @@ func ParseConfig(b []byte) (Config, error) {
 		AWS:      AWS{NamePrefix: "prod-root"},
 		Gate:     GateKeys{MaxAge: Span(4 * time.Hour), LockRequired: []Action{Migrate, Financial}, MinReason: 12},
 		Limits:   Limits{DiskPct: 95, InodePct: 95, LoadFactor: 2},
-		GT06:     GT06{Port: 5023, Unit: "gt06d.service", DataDir: "/var/lib/gt06", MetricsURL: "http://127.0.0.1:8023/metrics", Heartbeat: Span(3 * time.Minute), StormFactor: 3},
+		GT06:     GT06{Port: devicePort, Unit: "gt06d.service", DataDir: "/var/lib/gt06", MetricsURL: "http://127.0.0.1:8023/metrics", Heartbeat: Span(3 * time.Minute), StormFactor: 3},
 		Services: Services{MariaDB: "mariadb.service", LaravelDir: "/var/www/quickport-laravel", PM2User: "ubuntu", NginxUnit: "nginx.service"},
 		Backup:   Backup{DBs: []string{"quickport_crm_laravel", "gt06"}, Dir: "/var/backups", Keep: 7, DefaultsFile: "/etc/gt06/backup.cnf"},
 		Journal:  Storage{Dir: "/var/lib/gt06ops/journal"},
@@ -220,6 +228,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("lock.backend is %q: it can be s3 or tag", c.Lock.Backend)
 	case c.Lock.Backend == "s3" && c.Journal.S3URI == "":
 		return errors.New("lock.backend is s3 and journal.s3_uri is missing")
+	case c.GT06.Port != devicePort && len(strings.TrimSpace(c.GT06.Devices)) < c.Gate.MinReason:
+		return Fail(Forbidden, fmt.Errorf("forbidden action: gt06.port is %d, the devices dial %d and nobody says that they were updated", c.GT06.Port, devicePort), "update the devices first, then say when and how in gt06.devices_updated")
 	case c.Gate.MinReason < 12:
 		return fmt.Errorf("gate.min_reason is %d: at least 12", c.Gate.MinReason)
 	}

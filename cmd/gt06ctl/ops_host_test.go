@@ -206,7 +206,7 @@ func TestPortAndMachine(t *testing.T) {
 	_, site := guarded(t)
 	site.Endpoint = "http://127.0.0.1:1"
 	o := newOperator(t, site)
-	o.keys("gt06: {port: 1}\nservices: {mariadb: \"\", nginx_unit: \"\", laravel_dir: \"\", pm2_user: \"\"}\n")
+	o.keys("gt06: {port: 1, devices_updated: \"none dials this one: a test\"}\nservices: {mariadb: \"\", nginx_unit: \"\", laravel_dir: \"\", pm2_user: \"\"}\n")
 	if text := o.must(0, "port"); !strings.Contains(text, "port 1: nobody listens") {
 		t.Error(text)
 	}

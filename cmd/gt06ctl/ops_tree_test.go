@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gt06/ops"
+	"gt06/ops/sop"
 )
 
 // looksOnly are the commands below ops that run no runbook, each with what it
@@ -174,5 +175,64 @@ func TestTheCommandToPaste(t *testing.T) {
 		if got := pasteable(args, "--apply"); got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
+	}
+}
+
+// TestTheDocumentsNameOurCommands: what the re-issued documents tell to type is
+// there, with its flags.
+func TestTheDocumentsNameOurCommands(t *testing.T) {
+	t.Parallel()
+	command := regexp.MustCompile(`gt06ctl ops ([a-z0-9 -]+?)(?:"[^"]*"| --| [A-Z]|\x60|$|\n)`)
+	for _, doc := range sop.Documents() {
+		for line := range strings.Lines(doc) {
+			for _, m := range command.FindAllStringSubmatch(line, -1) {
+				_, root, _ := opsTree(t)
+				c, rest, err := root.Find(strings.Fields(m[1]))
+				if err != nil || len(rest) > 0 && c.HasSubCommands() || c == root {
+					t.Errorf("%q: there is no ops %s", strings.TrimSpace(line), m[1])
+					continue
+				}
+				for _, flag := range regexp.MustCompile(`--([a-z-]+)`).FindAllStringSubmatch(line, -1) {
+					if strings.HasPrefix(line, "    ") && c.Flags().Lookup(flag[1]) == nil && c.InheritedFlags().Lookup(flag[1]) == nil {
+						t.Errorf("%q: ops %s has no --%s", strings.TrimSpace(line), m[1], flag[1])
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestEveryHintIsACommand: what refusals and help tell to paste is there.
+func TestEveryHintIsACommand(t *testing.T) {
+	t.Parallel()
+	hint := regexp.MustCompile(`gt06ctl ops ([a-z-]+(?: [a-z-]+)?)`)
+	_, root, _ := opsTree(t)
+	n := 0
+	for _, dir := range []string{".", "../../ops", "../../ops/runbook", "../../ops/host", "../../ops/backup", "../../ops/cloud"} {
+		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			b, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range hint.FindAllStringSubmatch(string(b), -1) {
+				if prose := []string{"it", "works", "needs", "--help"}; slices.Contains(prose, strings.Fields(m[1])[0]) {
+					continue
+				}
+				n++
+				if c, rest, err := root.Find(strings.Fields(m[1])); err != nil || c == root || c.HasSubCommands() && len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
+					t.Errorf("%s: there is no gt06ctl ops %s", file, m[1])
+				}
+			}
+		}
+	}
+	if n < 50 {
+		t.Errorf("only %d hints were looked at", n)
 	}
 }

@@ -19,7 +19,7 @@ type row struct {
 	test         string
 }
 
-var rowForm = regexp.MustCompile(`^\| ([AB]):(\d+)(?:-(\d+))? \| (.*?) \| (.*?) \| (Test\w+|–) \|$`)
+var rowForm = regexp.MustCompile(`^\| ([AB]):(\d+)(?:-(\d+))? \| (.*?) \| (.*?) \| (Test\w+) \|$`)
 
 func rows(t *testing.T) []row {
 	t.Helper()
@@ -101,9 +101,7 @@ func TestTracedTestsExist(t *testing.T) {
 		there[strings.TrimPrefix(strings.TrimSpace(line), "func ")] = true
 	}
 	for _, r := range rows(t) {
-		if r.test == "–" {
-			t.Logf("%s:%d: not shown yet", r.doc, r.from)
-		} else if !there[r.test] {
+		if !there[r.test] {
 			t.Errorf("%s:%d: there is no %s", r.doc, r.from, r.test)
 		}
 	}
