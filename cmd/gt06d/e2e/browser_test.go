@@ -92,17 +92,18 @@ func js[T any](b *browser, expression string) T {
 	return v
 }
 
-// until waits for an expression to be true.
+// until waits for an expression to be true. One that fails is not true yet:
+// between two pages there is not even a body.
 func (b *browser) until(what, expression string) {
 	b.Helper()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	limit := time.After(60 * time.Second)
-	for !js[bool](b, "!!("+expression+")") {
+	for !js[bool](b, "(() => { try { return !!("+expression+") } catch { return false } })()") {
 		select {
 		case <-tick.C:
 		case <-limit:
-			b.Fatalf("did not happen: %s: %s; the page says %.3000s", what, expression, js[string](b, "document.body.innerText"))
+			b.Fatalf("did not happen: %s: %s; the page says %.3000s", what, expression, js[string](b, "String(document.body?.innerText)"))
 		}
 	}
 }

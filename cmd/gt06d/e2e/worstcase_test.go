@@ -158,7 +158,7 @@ func maintainer(t *testing.T, site fake.Site, d *daemon) *operated {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	more := "services: {mariadb: \"\", nginx_unit: \"\", laravel_dir: \"\"}\nlimits: {load_factor: 1000, disk_pct: 99}\ngt06: {port: " + port + "}\n"
+	more := "services: {mariadb: \"\", nginx_unit: \"\", laravel_dir: \"\"}\nlimits: {load_factor: 1000, disk_pct: 99}\ngt06: {port: " + port + ", devices_updated: \"simulated ones dial it\"}\n"
 	o := &operated{t: t, config: filepath.Join(dir, "ops.yaml"), before: []string{"--data-dir", d.dir}}
 	if err := os.WriteFile(o.config, []byte(site.Config(dir)+more), 0o600); err != nil {
 		t.Fatal(err)
