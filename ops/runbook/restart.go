@@ -83,8 +83,10 @@ func (m *Machine) Restart(what, uri string) ops.Runbook {
 func (m *Machine) restartSteps(p ops.Params) []ops.Step {
 	what := p["what"]
 	wants := func(s string) bool { return what == s || what == restartAll }
+	// Of all, those that the configuration names.
+	has := func(s, unit string) bool { return what == s || what == restartAll && unit != "" }
 	var out []ops.Step
-	if wants(restartDB) {
+	if has(restartDB, m.Config.Services.MariaDB) {
 		out = append(out, m.database())
 	}
 	if wants(restartBackend) && p["migrations"] != "none" && p["migrations"] != "" {
@@ -93,7 +95,7 @@ func (m *Machine) restartSteps(p ops.Params) []ops.Step {
 	if wants(restartPM2) && len(m.Config.Services.PM2Apps) > 0 {
 		out = append(out, m.resurrect())
 	}
-	if wants(restartNginx) {
+	if has(restartNginx, m.Config.Services.NginxUnit) {
 		out = append(out, m.reload())
 	}
 	if p["traccar"] != "" {

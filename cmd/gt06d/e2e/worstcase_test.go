@@ -143,8 +143,8 @@ type operated struct {
 }
 
 // maintainer writes the configuration for a site whose server is d, which gets a
-// port of its own: who holds it is asked for the whole machine. There are no
-// services beside it here, and others keep the machine busy.
+// port of its own: who holds it is asked for the whole machine. Of the services beside it
+// there is MariaDB at most, and others keep the machine busy.
 func maintainer(t *testing.T, site fake.Site, d *daemon) *operated {
 	t.Helper()
 	free, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // local
@@ -158,7 +158,15 @@ func maintainer(t *testing.T, site fake.Site, d *daemon) *operated {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	more := "services: {mariadb: \"\", nginx_unit: \"\", laravel_dir: \"\"}\nlimits: {load_factor: 1000, disk_pct: 99}\ngt06: {port: " + port + ", devices_updated: \"simulated ones dial it\"}\n"
+	database, login := `mariadb: ""`, ""
+	if socket := os.Getenv("GT06_TEST_MARIADB"); socket != "" {
+		path := filepath.Join(dir, "backup.cnf")
+		if err := os.WriteFile(path, []byte("[client]\nuser = root\nsocket = "+socket+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		database, login = "mariadb: mariadb.service", "backup: {defaults_file: "+path+"}\n"
+	}
+	more := "services: {" + database + ", nginx_unit: \"\", laravel_dir: \"\"}\nlimits: {load_factor: 1000, disk_pct: 99}\ngt06: {port: " + port + ", devices_updated: \"simulated ones dial it\"}\n" + login
 	o := &operated{t: t, config: filepath.Join(dir, "ops.yaml"), before: []string{"--data-dir", d.dir}}
 	if err := os.WriteFile(o.config, []byte(site.Config(dir)+more), 0o600); err != nil {
 		t.Fatal(err)
