@@ -314,6 +314,17 @@ func TestDamageOfAStoredBackupIsFound(t *testing.T) {
 			t.Errorf("%s was restored: %v", name, err)
 		}
 	}
+	// Wherever it is: some bits make the compressed stream itself impossible.
+	for at := 0; at < len(whole); at += max(1, len(whole)/200) {
+		flipped := slices.Clone(whole)
+		flipped[at] ^= 1 << (at % 8)
+		if err := os.WriteFile(path, flipped, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := Check(t.Context(), place, got); !errors.Is(err, ErrDamaged) {
+			t.Errorf("a bit of byte %d: %v", at, err)
+		}
+	}
 	if list, err := List(t.Context(), place); err != nil || len(list) != 1 || list[0].SHA256 != got.SHA256 {
 		t.Errorf("%+v, %v", list, err)
 	}

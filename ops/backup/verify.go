@@ -3,6 +3,7 @@ package backup
 import (
 	"bufio"
 	"bytes"
+	"compress/flate"
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
@@ -71,7 +72,8 @@ func read(ctx context.Context, p Place, m Manifest, into io.Writer) error {
 	if err == nil {
 		_, err = io.Copy(io.Discard, stored) // what comes behind counts, too
 	}
-	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, gzip.ErrChecksum) || errors.Is(err, gzip.ErrHeader) || errors.Is(err, io.EOF) {
+	_, corrupt := errors.AsType[flate.CorruptInputError](err)
+	if corrupt || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, gzip.ErrChecksum) || errors.Is(err, gzip.ErrHeader) || errors.Is(err, io.EOF) {
 		return fmt.Errorf("%w: %s: %w", ErrDamaged, m.Name, err)
 	}
 	if err != nil {

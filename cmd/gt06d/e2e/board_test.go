@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -438,7 +439,6 @@ func TestBoardTenThousandDevices(t *testing.T) {
 	d.drained()
 	b.do(chromedp.EmulateViewport(1280, 900), chromedp.Navigate("http://"+d.admin+"/healthz")) // the browser is warm, the page is not
 	const watch = 8 * time.Second
-	alone := d.cpu(watch)
 	paint, full := 1e9, 1e9
 	for range 3 { // the best of three: the machine does other things, too
 		b.do(chromedp.Navigate("http://" + d.admin + "/"))
@@ -454,7 +454,7 @@ func TestBoardTenThousandDevices(t *testing.T) {
 		new PerformanceObserver((l) => long.push(...l.getEntries().map((e) => e.duration))).observe({type: "longtask"}),
 		(function frame(last) { requestAnimationFrame((now) => { if (last) gaps.push(now - last); frame(now); }); })(0),
 		(() => { let n = 0; const box = document.querySelector("#rows"); setInterval(() => { box.scrollTop = (n++ * 997) % 380000; }, 100); })(), true`)
-	watched := d.cpu(watch)
+	pause(watch)
 	seen := js[struct {
 		Long, Gaps, Rows, Table, Map []float64
 	}](b, `(() => {
@@ -469,8 +469,20 @@ func TestBoardTenThousandDevices(t *testing.T) {
 	for _, l := range seen.Long {
 		blocked += l / float64(watch.Milliseconds())
 	}
-	t.Logf("first paint %.0f ms, all devices %.0f ms; %d frames in %v, half within %.0f ms, 99 %% within %.0f; an update takes (fastest, half, slowest): rows %s, table %s, map %s ms; %d tasks over 50 ms, %.1f %% of the time; server: %.1f %% of a core alone, %.1f %% with the page",
-		paint, full, len(seen.Gaps), watch, at(seen.Gaps, .5), at(seen.Gaps, .99), spread(seen.Rows), spread(seen.Table), spread(seen.Map), len(seen.Long), 100*blocked, 100*alone, 100*watched)
+	// With the page and without it in turn: what else the server does goes on.
+	var costs []float64
+	var alone, watched float64
+	for range 3 {
+		watched = d.cpu(watch / 2)
+		b.do(chromedp.Navigate("http://" + d.admin + "/healthz"))
+		alone = d.cpu(watch / 2)
+		costs = append(costs, watched-alone)
+		b.do(chromedp.Navigate("http://" + d.admin + "/"))
+		b.until("all devices are in the table again", fmt.Sprintf(`document.querySelector("#rows table")?.getAttribute("aria-rowcount") === "%d"`, devices+1))
+	}
+	slices.Sort(costs)
+	t.Logf("first paint %.0f ms, all devices %.0f ms; %d frames in %v, half within %.0f ms, 99 %% within %.0f; an update takes (fastest, half, slowest): rows %s, table %s, map %s ms; %d tasks over 50 ms, %.1f %% of the time; server: %.1f %% of a core alone, %.1f %% with the page, costs %.3f",
+		paint, full, len(seen.Gaps), watch, at(seen.Gaps, .5), at(seen.Gaps, .99), spread(seen.Rows), spread(seen.Table), spread(seen.Map), len(seen.Long), 100*blocked, 100*alone, 100*watched, costs)
 	if paint > 1000 {
 		t.Errorf("the first paint took %.0f ms", paint)
 	}
@@ -486,7 +498,7 @@ func TestBoardTenThousandDevices(t *testing.T) {
 	} else if at(seen.Gaps, .99) > 100 || blocked > .05 {
 		t.Errorf("updates block the page: 99 %% of the frames within %.0f ms, long tasks %.0f ms", at(seen.Gaps, .99), seen.Long)
 	}
-	if cost := watched - alone; cost > .05 {
+	if cost := costs[1]; cost > .05 {
 		t.Errorf("the page costs the server %.1f %% of a core", 100*cost)
 	}
 	if !js[bool](b, `document.querySelector("#server").textContent.includes("10\u202f000 devices online")`) {
