@@ -184,7 +184,8 @@ func TestUpgradesInARow(t *testing.T) {
 	d := newDaemon(t, probation(t, 200*time.Millisecond)...)
 	d.start()
 	const devices = 200
-	f, wait := d.loaded(fleet.Options{Devices: devices, Rate: 3, Duration: time.Duration(upgrades) * time.Second})
+	// It ends when the upgrades are done, however long the machine takes for them.
+	f, wait := d.loaded(fleet.Options{Devices: devices, Rate: 3, Duration: time.Duration(upgrades) * 10 * time.Second})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	commands := d.command(ctx, f)
@@ -217,6 +218,8 @@ func TestUpgradesInARow(t *testing.T) {
 	}
 	cancel()
 	scraping.Wait()
+	pause(2 * time.Second) // the last commands reach their devices
+	f.Finish()
 	res := wait()
 	nobodyNoticed(t, &res, 0)
 	d.check(f, res)
