@@ -30,6 +30,7 @@ type Machine struct {
 	Page    string         // URL of the application
 	Paths   []string       // whose file systems must have room
 	Now     func() time.Time
+	Watch   time.Duration // how long the programs of pm2 are watched: one that cannot start is started again within a second
 
 	// Places opens where backups are: a bucket by its s3:// URI, "" for the
 	// directory of the configuration.
@@ -47,7 +48,7 @@ func NewMachine(c ops.Config, socket string) Machine {
 		Nginx:   host.Nginx{System: s, PIDFile: "/run/nginx.pid"},
 		Laravel: host.Laravel{System: s, Dir: c.Services.LaravelDir},
 		Server:  control.Client{Path: socket},
-		Logs:    "/var/log", Page: "http://127.0.0.1/", Now: time.Now,
+		Logs:    "/var/log", Page: "http://127.0.0.1/", Now: time.Now, Watch: 3 * time.Second,
 		Paths: []string{"/", "/boot", "/var", "/var/lib/mysql", c.Backup.Dir},
 	}
 	// Without the file root logs in by unix_socket, as the client does.
@@ -103,10 +104,6 @@ type Port struct {
 	Ours    bool           `json:"ours"` // all are gt06d and its keeper
 	PM2     string         `json:"pm2"`  // the program of pm2 that holds it
 }
-
-// watchPM2 is how long the programs of pm2 are watched: one that cannot start
-// is started again within a second.
-const watchPM2 = 3 * time.Second
 
 // Resources reads what every change depends on: load, memory, clock, disks.
 func (m *Machine) Resources() (Vitals, error) {
@@ -178,7 +175,7 @@ func (m *Machine) services(ctx context.Context, v *Vitals) {
 		say("nginx", err)
 	}
 	if len(s.PM2Apps) > 0 {
-		sick, err := m.PM2.Sick(ctx, s.PM2Apps, watchPM2)
+		sick, err := m.PM2.Sick(ctx, s.PM2Apps, m.Watch)
 		say("pm2", err)
 		for _, name := range s.PM2Apps {
 			if sick[name] != "" {

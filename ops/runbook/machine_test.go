@@ -63,22 +63,14 @@ type scene struct {
 func newScene(t *testing.T, action ops.Action, keys string) *scene {
 	t.Helper()
 	dir := t.TempDir()
-	c, err := ops.ParseConfig(fmt.Appendf(nil, "aws: {region: ap-south-1, instance_id: %s, eip_allocation_id: eipalloc-1}\nlock: {file: %s/lock}\njournal: {dir: %[2]s/journal}\nlimits: {load_factor: 1000}\n%s", instance, dir, keys))
+	c, err := ops.ParseConfig(fmt.Appendf(nil, "aws: {region: ap-south-1, instance_id: %s, eip_allocation_id: eipalloc-1}\nlock: {file: %q}\njournal: {dir: %q}\nlimits: {load_factor: 1000}\n%s", instance, dir+"/lock", dir+"/journal", keys))
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.Backup.Dir = filepath.Join(dir, "backups")
-	s := &scene{T: t, Machine: NewMachine(c, filepath.Join(dir, "no.sock"))}
-	s.Places = func(string) (backup.Place, error) { return backup.Dir(c.Backup.Dir), nil }
-	s.PM2.User = ""
-	s.Logs, s.Paths = filepath.Join(dir, "log"), []string{dir}
+	s := operate(t, c, action)
 	if err := os.Mkdir(s.Logs, 0o750); err != nil {
 		t.Fatal(err)
-	}
-	s.session = &ops.Session{
-		Config: c, Out: &s.out, Backend: ops.Backend{Facts: quiet{action}},
-		Journals: &ops.Journals{Dir: c.Journal.Dir, Actor: ops.Actor{User: "ravi", Host: "test"}, Now: time.Now},
-		Gate:     &ops.SnapshotGate{Facts: quiet{action}, Config: c},
 	}
 	change, err := s.session.Open(t.Context(), action, "tests of the machine")
 	if err != nil {
@@ -86,6 +78,40 @@ func newScene(t *testing.T, action ops.Action, keys string) *scene {
 	}
 	s.change = change.ID
 	return s
+}
+
+// operate is gt06ctl as it starts on a machine: it knows what is on disks.
+func operate(t *testing.T, c ops.Config, action ops.Action) *scene {
+	t.Helper()
+	dir := filepath.Dir(c.Backup.Dir)
+	s := &scene{T: t, Machine: NewMachine(c, filepath.Join(dir, "no.sock"))}
+	s.Places = func(string) (backup.Place, error) { return backup.Dir(c.Backup.Dir), nil }
+	s.PM2.User = ""
+	s.Logs, s.Paths = filepath.Join(dir, "log"), []string{dir}
+	s.session = &ops.Session{
+		Config: c, Out: &s.out, Backend: ops.Backend{Facts: quiet{action}},
+		Journals: &ops.Journals{Dir: c.Journal.Dir, Actor: ops.Actor{User: "ravi", Host: "test"}, Now: time.Now},
+		Gate:     &ops.SnapshotGate{Facts: quiet{action}, Config: c},
+	}
+	return s
+}
+
+// another is gt06ctl started again, after the one before died.
+func (s *scene) another() *scene {
+	s.Helper()
+	next := operate(s.T, s.session.Config, s.state().Action)
+	next.change = s.change
+	return next
+}
+
+// state is what the journal on the disk says of the change.
+func (s *scene) state() ops.Change {
+	s.Helper()
+	j, err := s.session.Look(s.Context(), s.change)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return j.Change()
 }
 
 // apply plans a runbook and does it, as an operator with --yes --plan.

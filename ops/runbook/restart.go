@@ -213,7 +213,7 @@ func (m *Machine) resurrect() ops.Step {
 		},
 		Do: func(ctx context.Context, _ *ops.Run) error { return m.PM2.Resurrect(ctx) },
 		Postcheck: func(ctx context.Context, _ *ops.Run) (ops.State, error) {
-			sick, err := m.PM2.Sick(ctx, names, watchPM2)
+			sick, err := m.PM2.Sick(ctx, names, m.Watch)
 			seen := make([]string, 0, len(sick))
 			for _, name := range slices.Sorted(maps.Keys(sick)) {
 				seen = append(seen, name+": "+sick[name])

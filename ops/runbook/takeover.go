@@ -78,14 +78,12 @@ func (m *Machine) takePort(p ops.Params) ops.Step {
 			return err
 		},
 		Do: func(ctx context.Context, _ *ops.Run) error {
-			if p["app"] != "" {
-				apps, err := m.PM2.List(ctx)
-				if err == nil && slices.ContainsFunc(apps, func(a host.App) bool { return a.Name == p["app"] }) {
-					err = m.PM2.Stop(ctx, p["app"])
-				}
-				if err != nil {
-					return err
-				}
+			_, listed, err := m.listed(ctx, p["app"])
+			if err == nil && listed {
+				err = m.PM2.Stop(ctx, p["app"])
+			}
+			if err != nil {
+				return err
 			}
 			port, err := m.Port(ctx)
 			if err == nil && port.Taken && !port.Ours {
@@ -107,10 +105,11 @@ func (m *Machine) takePort(p ops.Params) ops.Step {
 		},
 		Undo: func(ctx context.Context, _ *ops.Run) error {
 			err := m.Systemctl(ctx, "stop", p["unit"])
-			if p["app"] != "" {
+			_, listed, unknown := m.listed(ctx, p["app"])
+			if listed {
 				err = errors.Join(err, m.PM2.Again(ctx, p["app"]))
 			}
-			return err
+			return errors.Join(err, unknown)
 		},
 	}
 }
@@ -120,32 +119,43 @@ func (m *Machine) strange(port Port, app string) error {
 	return ops.Fail(ops.Refused, fmt.Errorf("port %d is held by %s, which is not %s of pm2: it would not become free", port.Number, port, app), "gt06ctl ops port")
 }
 
-// forgetApp takes the program from the list and from the one that starts with
-// the machine.
-func (m *Machine) forgetApp(p ops.Params) ops.Step {
-	listed := func(ctx context.Context) (bool, []string, error) {
-		apps, err := m.PM2.List(ctx)
-		if err != nil {
-			return false, nil, err
-		}
-		saved, err := m.PM2.Saved()
-		return slices.ContainsFunc(apps, func(a host.App) bool { return a.Name == p["app"] }), saved, err
+// listed finds a program in pm2's list; "" is none.
+func (m *Machine) listed(ctx context.Context, name string) (host.App, bool, error) {
+	if name == "" {
+		return host.App{}, false, nil
 	}
+	apps, err := m.PM2.List(ctx)
+	i := slices.IndexFunc(apps, func(a host.App) bool { return a.Name == name })
+	if err != nil || i < 0 {
+		return host.App{}, false, err
+	}
+	return apps[i], true, nil
+}
+
+// forget takes a program from pm2's list and from the one that starts with the
+// machine.
+func (m *Machine) forget(ctx context.Context, name string) error {
+	_, listed, err := m.listed(ctx, name)
+	if err == nil && listed {
+		err = m.PM2.Delete(ctx, name)
+	}
+	if err != nil {
+		return err
+	}
+	return m.PM2.Save(ctx)
+}
+
+func (m *Machine) forgetApp(p ops.Params) ops.Step {
 	return ops.Step{
 		ID: "pm2.forget", Class: ops.Guest, Title: "delete " + p["app"] + " from pm2 and save, so that no boot starts it again",
-		Do: func(ctx context.Context, _ *ops.Run) error {
-			there, _, err := listed(ctx)
-			if err == nil && there {
-				err = m.PM2.Delete(ctx, p["app"])
-			}
-			if err != nil {
-				return err
-			}
-			return m.PM2.Save(ctx)
-		},
+		Do: func(ctx context.Context, _ *ops.Run) error { return m.forget(ctx, p["app"]) },
 		Postcheck: func(ctx context.Context, _ *ops.Run) (ops.State, error) {
-			there, saved, err := listed(ctx)
-			return ops.State{Done: err == nil && !there && !slices.Contains(saved, p["app"]), Seen: fmt.Sprintf("in the list: %v; started at boot: %s", there, orNone(strings.Join(saved, " ")))}, err
+			_, listed, err := m.listed(ctx, p["app"])
+			if err != nil {
+				return ops.State{}, err
+			}
+			saved, err := m.PM2.Saved()
+			return ops.State{Done: err == nil && !listed && !slices.Contains(saved, p["app"]), Seen: fmt.Sprintf("in the list: %v; started at boot: %s", listed, orNone(strings.Join(saved, " ")))}, err
 		},
 	}
 }
@@ -165,22 +175,32 @@ func (m *Machine) givePort(p ops.Params) ops.Step {
 			if err != nil {
 				return err
 			}
-			if err := m.PM2.Start(ctx, p["dir"], p["script"], p["app"]); err != nil {
+			// pm2 refuses to start what runs: a run that died before Save.
+			if app, _, err := m.listed(ctx, p["app"]); err != nil {
 				return err
+			} else if app.Status != "online" {
+				if err := m.PM2.Start(ctx, p["dir"], p["script"], p["app"]); err != nil {
+					return err
+				}
 			}
 			return m.PM2.Save(ctx)
 		},
 		Postcheck: func(ctx context.Context, _ *ops.Run) (ops.State, error) {
-			sick, err := m.PM2.Sick(ctx, []string{p["app"]}, watchPM2)
+			sick, err := m.PM2.Sick(ctx, []string{p["app"]}, m.Watch)
 			if err != nil {
 				return ops.State{}, err
 			}
 			port, err := m.Port(ctx)
-			return ops.State{Done: err == nil && len(sick) == 0 && port.PM2 == p["app"], Seen: port.String()}, err
+			if err != nil {
+				return ops.State{}, err
+			}
+			saved, err := m.PM2.Saved()
+			boot := slices.Contains(saved, p["app"])
+			return ops.State{Done: err == nil && len(sick) == 0 && port.PM2 == p["app"] && boot, Seen: fmt.Sprintf("%s; %s at boot: %v", port, p["app"], boot)}, err
 		},
+		// What is left in either list would take the port at the next boot.
 		Undo: func(ctx context.Context, _ *ops.Run) error {
-			err := m.PM2.Stop(ctx, p["app"])
-			return errors.Join(err, m.Systemctl(ctx, "start", p["unit"]))
+			return errors.Join(m.forget(ctx, p["app"]), m.Systemctl(ctx, "start", p["unit"]))
 		},
 	}
 }
