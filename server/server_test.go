@@ -161,7 +161,7 @@ func write(t testing.TB, c net.Conn, b []byte) {
 func expect(t testing.TB, c net.Conn, want []byte) {
 	t.Helper()
 	got := make([]byte, len(want))
-	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(time.Minute))
 	if n, err := io.ReadFull(c, got); err != nil {
 		t.Fatalf("want answer %x, got %x, %v", want, got[:n], err)
 	}
@@ -193,7 +193,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	limit := time.After(10 * time.Second)
+	limit := time.After(time.Minute)
 	for !ok() {
 		select {
 		case <-tick.C:
@@ -287,7 +287,7 @@ func TestBulkUploadIsNotHeldUpByHalfFrames(t *testing.T) {
 		want = protocol.AppendFrame(want, 0x13, nil, uint16(i))
 	}
 	go func() { _, _ = c.Write(stream) }()
-	_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(time.Minute))
 	got := make([]byte, len(want))
 	if n, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got, want) {
 		t.Fatalf("%d of %d answer bytes: %v", n, len(want), err)
@@ -506,7 +506,7 @@ func TestUrgentByteDoesNotHideWhatFollows(t *testing.T) {
 	location := unhex(t, locationHex)
 	write(t, c, location[:20])
 	urgent(location[20:])
-	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(time.Minute))
 	answer := make([]byte, 10)
 	if _, err := io.ReadFull(c, answer); err != nil && s.count.closed[CloseUrgent].Load() == 0 {
 		t.Fatalf("neither answered nor closed as urgent: %v", err)

@@ -166,7 +166,7 @@ func (s *scene) held(want func(Port) bool) {
 	s.Helper()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	for limit := time.After(20 * time.Second); ; {
+	for limit := time.After(time.Minute); ; {
 		p, err := s.Port(s.Context())
 		if err != nil {
 			s.Fatal(err)

@@ -268,17 +268,18 @@ func configFile(t *testing.T, text string) string {
 //
 // It does not run beside other tests: it measures. A good device's 99th
 // percentile under attack may be twice that of the quiet before and after, and
-// 50 ms for the machine: attackers, devices and server share its cores, and a
+// a little for the machine: attackers, devices and server share its cores, and a
 // device waits 5 s. All attacks at once leave the machine no time at all: there
-// a tenth of those 5 s is the limit.
+// a tenth of those 5 s is the limit. A machine that does something else at that
+// moment gets two more tries; a server that lets devices wait needs three.
 func TestAttackersBesideGoodDevices(t *testing.T) { //nolint:paralleltest // it measures
-	const devices, unknown, spare = 100, 2000, 50 * time.Millisecond
+	const devices, unknown, tries = 100, 6000, 3
 	d := newDaemon(t, "--config", configFile(t, fmt.Sprintf("limits: {unknown_devices: %d, address_devices: 1500, frames: 2000}\n", unknown)))
 	d.start()
 	d.drained()
 	// The fleet is known: who invents devices uses up the room for unknown ones.
 	var known []control.DeviceChange
-	for phase := range len(attacks()) + 4 {
+	for phase := range tries*2*(len(attacks())+1) + 2 {
 		for n := range devices {
 			known = append(known, control.DeviceChange{IMEI: device.IMEI(phase*1000 + n).String()})
 		}
@@ -287,39 +288,30 @@ func TestAttackersBesideGoodDevices(t *testing.T) { //nolint:paralleltest // it 
 	if err := d.client().Call(t.Context(), "devices-change", known, &done); err != nil || done.Registered != len(known) {
 		t.Fatalf("%+v, %v", done, err)
 	}
-	span := 4 * time.Second
+	span := 3 * time.Second
 	if soak() {
 		span = 30 * time.Second
 	}
 	phase := 0
-	good := func() (*fleet.Fleet, fleet.Result) {
+	// good runs a fleet for a while: it loses nothing and its connections stay.
+	good := func(t *testing.T) (p99 float64) {
+		t.Helper()
 		phase++
 		f := fleet.New(fleet.Options{Addr: d.addr, Devices: devices, First: phase * 1000, Rate: 5, Duration: span, Arrival: 200, Torn: 0.1})
-		return f, f.Run(t.Context())
-	}
-	f, before := good()
-	d.check(f, before)
-	series, memory := d.series(), d.memory()
-	quiet := before.Ack.P99
-	type outcome struct {
-		name          string
-		p99, quiet    float64
-		extra, dialed int
-		fleet         *fleet.Fleet
-		result        fleet.Result
-	}
-	var outcomes []outcome
-	list := attacks()
-	list = append(list, attack{"all of them", func(ctx context.Context, a *attacker) {
-		var wg sync.WaitGroup
-		for i, one := range attacks() {
-			wg.Go(func() { one.run(ctx, &attacker{addr: a.addr, net: byte(100 + i), dialed: a.dialed}) })
+		res := f.Run(t.Context())
+		if res.Lost > 0 || res.Reconnects > 0 || res.Refused > 0 {
+			t.Errorf("good devices: %+v", res)
 		}
-		wg.Wait()
-	}})
-	for i, one := range list {
+		d.check(f, res)
+		return res.Ack.P99
+	}
+	quiet := good(t)
+	series, memory := d.series(), d.memory()
+	t.Logf("quiet: p99 %.1f ms; %d MiB resident, %d series", quiet, memory>>20, series)
+	under := func(t *testing.T, net int, spare float64, one attack) (well bool) {
+		t.Helper()
 		ctx, cancel := context.WithCancel(t.Context())
-		a := &attacker{addr: d.addr, net: byte(60 + i), dialed: new(atomic.Int64)}
+		a := &attacker{addr: d.addr, net: byte(60 + net), dialed: new(atomic.Int64)}
 		var wg sync.WaitGroup
 		wg.Go(func() { one.run(ctx, a) })
 		peak := 0
@@ -329,33 +321,39 @@ func TestAttackersBesideGoodDevices(t *testing.T) { //nolint:paralleltest // it 
 				pauseUntil(ctx, 200*time.Millisecond)
 			}
 		})
-		f, res := good()
+		p99 := good(t)
 		cancel()
 		wg.Wait()
-		outcomes = append(outcomes, outcome{one.name, res.Ack.P99, 0, peak - memory, int(a.dialed.Load()), f, res})
+		if p99 > 2*quiet+spare { // as quiet as it is now
+			quiet = max(quiet, good(t))
+		}
+		extra := float64(peak-memory) / (1 << 20)
+		t.Logf("%-28s p99 %7.1f ms (%.1f times quiet), %+5.1f MiB, %5d connections", one.name, p99, p99/quiet, extra, a.dialed.Load())
+		if extra > 40 {
+			t.Errorf("%.1f MiB more memory", extra)
+		}
+		return p99 <= 2*quiet+spare
 	}
-	f, after := good()
-	quiet = max(quiet, after.Ack.P99)
-	t.Logf("p99 of good devices: %.1f ms before, %.1f after; %d MiB resident; %d series", before.Ack.P99, after.Ack.P99, memory>>20, series)
-	for i := range outcomes {
-		o := &outcomes[i]
-		t.Logf("%-28s p99 %7.1f ms (%.1f times quiet), %+5.1f MiB, %5d connections", o.name, o.p99, o.p99/quiet, float64(o.extra)/(1<<20), o.dialed)
-		spare := spare
-		if i == len(outcomes)-1 {
-			spare = 500 * time.Millisecond
-		}
-		if o.p99 > 2*quiet+float64(spare.Milliseconds()) {
-			t.Errorf("%s: good devices wait %.1f ms, %.1f when it is quiet", o.name, o.p99, quiet)
-		}
-		if o.extra > 40<<20 {
-			t.Errorf("%s: %d MiB more memory", o.name, o.extra>>20)
-		}
-		if o.result.Lost > 0 || o.result.Reconnects > 0 || o.result.Refused > 0 {
-			t.Errorf("%s: good devices: %+v", o.name, o.result)
-		}
-		d.check(o.fleet, o.result)
+	try := func(net int, spare float64, one attack) {
+		t.Run(one.name, func(t *testing.T) {
+			for range tries {
+				if under(t, net, spare, one) {
+					return
+				}
+			}
+			t.Error("good devices wait")
+		})
 	}
-	d.check(f, after)
+	for i, one := range attacks() {
+		try(i, 25, one)
+	}
+	try(len(attacks()), 500, attack{"all of them", func(ctx context.Context, a *attacker) {
+		var wg sync.WaitGroup
+		for i, one := range attacks() {
+			wg.Go(func() { one.run(ctx, &attacker{addr: a.addr, net: byte(100 + i), dialed: a.dialed}) })
+		}
+		wg.Wait()
+	}})
 	if n := d.series(); n != series {
 		t.Errorf("%d time series, %d before", n, series)
 	}
@@ -405,7 +403,7 @@ func TestConnectionsLeaveNothingBehind(t *testing.T) {
 		default:
 			_, _ = c.Write(device.Build(device.Login, n%500, 0, time.Now()).Bytes)
 			_, _ = c.Write(device.Build(device.Heartbeat, n%500, 1, time.Now()).Bytes)
-			_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+			_ = c.SetReadDeadline(time.Now().Add(patience))
 			if k, err := c.Read(make([]byte, 10)); err != nil || k == 0 {
 				t.Errorf("connection %d: no answer, %v", n, err)
 			}
@@ -421,7 +419,7 @@ func TestConnectionsLeaveNothingBehind(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		d.eventually(15*time.Second, "all connections are gone", func() bool {
+		d.eventually("all connections are gone", func() bool {
 			_, text := d.get("/metrics")
 			return strings.Contains(text, "\ngt06_connections_open 0\n")
 		})

@@ -179,7 +179,7 @@ func exchange(t *testing.T, d *daemon, n int, v *vectortest.Vector) {
 		return
 	}
 	defer c.Close() //nolint:errcheck // a test's own
-	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(patience))
 	login := device.Build(device.Login, n, 0, time.Now()).Bytes
 	frame, _ := hex.DecodeString(v.Hex)
 	last := device.Build(device.Login, n, 0xfefd, time.Now()).Bytes
@@ -355,7 +355,7 @@ func TestEverySplitOfEveryKindThroughTheSocket(t *testing.T) {
 			dec.Decode(&m, f, protocol.Session{})
 			want := protocol.AppendAnswer(nil, &m, f, time.Now())
 			got := make([]byte, len(want))
-			_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+			_ = c.SetReadDeadline(time.Now().Add(patience))
 			for n := 0; n < len(want); {
 				k, err := c.Read(got[n:])
 				if err != nil {

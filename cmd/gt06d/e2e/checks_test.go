@@ -180,7 +180,7 @@ func newWatched(t *testing.T) *daemon {
 func (d *daemon) validate() control.Validation {
 	d.t.Helper()
 	var v control.Validation
-	d.eventually(10*time.Second, "validate answers", func() bool {
+	d.eventually("validate answers", func() bool {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()
 		return d.client().Call(ctx, "validate", nil, &v) == nil && len(v.Checks) == 3
@@ -203,9 +203,9 @@ func red(v control.Validation) (red, young string) {
 
 // watch calls for an end of the wait, and fails when a check turns red on the
 // way.
-func (d *daemon) green(most time.Duration, what string, end func(control.Validation) bool) {
+func (d *daemon) green(what string, end func(control.Validation) bool) {
 	d.t.Helper()
-	d.eventually(most, what, func() bool {
+	d.eventually(what, func() bool {
 		v := d.validate()
 		if r, _ := red(v); r != "" || !v.OK {
 			d.t.Fatalf("%s: red before: %s, %+v", what, r, v)
@@ -243,21 +243,21 @@ func TestChecks(t *testing.T) {
 			v := startVehicles(ctx, d.addr, devices)
 			defer v.wg.Wait()
 			defer cancel()
-			d.green(testWindow+30*time.Second, "the checks are warm", warm)
+			d.green("the checks are warm", warm)
 			if u, code := d.upgrade(); code != 0 || u.Moved != devices {
 				t.Errorf("upgrade: exit code %d, %+v", code, u)
 			}
 			if _, young := red(d.validate()); strings.Contains(young, "reconnects") {
 				t.Errorf("behind the upgrade %s warm up: the rates were not handed on", young)
 			}
-			d.green(testWindow+30*time.Second, "the checks are warm behind the upgrade", warm)
+			d.green("the checks are warm behind the upgrade", warm)
 			v.mode.Store(c.mode)
 			if c.red == "" {
-				d.green(2*testWindow+30*time.Second, c.text, func(v control.Validation) bool { return strings.Contains(v.Checks[1].Text, c.text) })
+				d.green(c.text, func(v control.Validation) bool { return strings.Contains(v.Checks[1].Text, c.text) })
 				return
 			}
 			var is control.Validation
-			d.eventually(2*testWindow+30*time.Second, c.red+" is red: "+c.text, func() bool {
+			d.eventually(c.red+" is red: "+c.text, func() bool {
 				is = d.validate()
 				r, _ := red(is)
 				var texts strings.Builder
@@ -270,7 +270,7 @@ func TestChecks(t *testing.T) {
 				return strings.HasPrefix(r, c.red) && strings.Contains(texts.String(), c.text) && !is.OK
 			})
 			// A storm begins with nobody online, which is red for a moment only.
-			d.eventually(testWindow, "gt06ctl validate says so, too", func() bool {
+			d.eventually("gt06ctl validate says so, too", func() bool {
 				out, errs, code := d.ctl("validate")
 				return code == 7 && strings.Contains(out, "[RED] "+c.red) && strings.Contains(errs, "hint: ")
 			})
@@ -278,7 +278,7 @@ func TestChecks(t *testing.T) {
 				d.same()
 			}
 			v.mode.Store(drive)
-			d.eventually(2*testWindow+30*time.Second, "all is well again", func() bool { return d.validate().OK })
+			d.eventually("all is well again", func() bool { return d.validate().OK })
 		})
 	}
 }
@@ -287,7 +287,7 @@ func TestChecks(t *testing.T) {
 func (d *daemon) same() {
 	d.t.Helper()
 	var compact bytes.Buffer
-	d.eventually(20*time.Second, "gt06ctl validate --json equals /api/validate", func() bool {
+	d.eventually("gt06ctl validate --json equals /api/validate", func() bool {
 		out, _, _ := d.ctl("validate", "--json")
 		_, api := d.get("/api/validate")
 		compact.Reset()

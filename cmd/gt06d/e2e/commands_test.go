@@ -58,7 +58,7 @@ func (d *daemon) replier(n int, reply func(flag uint32, text string) []byte) *re
 	}
 	go r.run()
 	d.t.Cleanup(func() { _ = c.Close(); <-r.done })
-	d.eventually(5*time.Second, "the device is online", func() bool {
+	d.eventually("the device is online", func() bool {
 		var list []control.Device
 		if err := d.client().Call(d.t.Context(), "devices", nil, &list); err != nil {
 			return false
@@ -164,7 +164,7 @@ func TestCommands(t *testing.T) {
 				}
 				return
 			}
-			d.eventually(5*time.Second, "the row is there", func() bool {
+			d.eventually("the row is there", func() bool {
 				rows := d.commandRows(r.imei)
 				return len(rows) == 1 && rows[0].Reply == c.row
 			})
@@ -191,7 +191,7 @@ func TestCommands(t *testing.T) {
 		d.kill()
 		d.start()
 		r := d.replier(24, func(f uint32, _ string) []byte { return oldReply(f, "at last") })
-		d.eventually(10*time.Second, "the command is sent and answered", func() bool {
+		d.eventually("the command is sent and answered", func() bool {
 			rows := d.commandRows(r.imei)
 			return len(rows) == 1 && rows[0].Reply == "at last"
 		})

@@ -29,7 +29,7 @@ func (d *daemon) loggedIn(n int) (c net.Conn, ok bool) {
 // exchanged sends a frame and says whether it is answered.
 func (d *daemon) exchanged(c net.Conn, frame []byte) bool {
 	_, _ = c.Write(frame)
-	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(patience))
 	n, _ := c.Read(make([]byte, 10))
 	return n == 10
 }
@@ -81,7 +81,7 @@ func TestWhoMayComeIn(t *testing.T) {
 				t.Fatal("an unknown device is not answered under the policy open")
 			}
 			d.must("devices", "block", one)
-			_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+			_ = c.SetReadDeadline(time.Now().Add(patience))
 			if _, err := c.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
 				t.Errorf("a blocked device is still connected: %v", err)
 			}
@@ -214,7 +214,7 @@ func TestAClockOnLocalTimeIsMended(t *testing.T) {
 	}
 	d.must(strings.Fields(strings.TrimPrefix(do, "gt06ctl "))...)
 	mended := time.Now()
-	d.eventually(5*time.Second, "the zone holds for the connected device", func() bool {
+	d.eventually("the zone holds for the connected device", func() bool {
 		send(int(time.Since(mended).Milliseconds())+10, time.Now().Add(ahead))
 		d.drained()
 		var at string
@@ -264,7 +264,7 @@ func TestBehindABalancer(t *testing.T) {
 		if !d.exchanged(c, device.Build(device.Heartbeat, 1, 1, time.Now()).Bytes) {
 			t.Fatalf("%s: no answer", when)
 		}
-		d.eventually(5*time.Second, when+": the device has its own address", func() bool {
+		d.eventually(when+": the device has its own address", func() bool {
 			return strings.Contains(d.must("devices", "--json"), `"remote":"192.0.2.7:4711"`)
 		})
 	}
@@ -280,7 +280,7 @@ func TestBehindABalancer(t *testing.T) {
 	}
 	defer late.Close() //nolint:errcheck // a test's own
 	var st control.Status
-	d.eventually(5*time.Second, "it is accepted", func() bool { return d.status(&st) == nil && st.Connections == 2 })
+	d.eventually("it is accepted", func() bool { return d.status(&st) == nil && st.Connections == 2 })
 	d.kill()
 	_, _ = late.Write(header)
 	d.start()

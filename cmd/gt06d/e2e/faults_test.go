@@ -135,8 +135,8 @@ func TestFullDisk(t *testing.T) {
 	}
 	full := time.Now()
 	var s control.Status
-	d.eventually(5*time.Second, "the server stops reading", func() bool { return d.status(&s) == nil && s.State == "degraded" })
-	d.eventually(8*time.Second, "everybody is hung up", func() bool { return d.status(&s) == nil && s.Connections == 0 })
+	d.eventually("the server stops reading", func() bool { return d.status(&s) == nil && s.State == "degraded" })
+	d.eventually("everybody is hung up", func() bool { return d.status(&s) == nil && s.Connections == 0 })
 	if took := time.Since(full); took < 3*time.Second {
 		t.Errorf("hung up after %v: a short stall is waited for", took)
 	}
@@ -151,7 +151,7 @@ func TestFullDisk(t *testing.T) {
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
-	d.eventually(10*time.Second, "the server reads again", func() bool { return d.status(&s) == nil && s.State == "ready" && s.Connections > 0 })
+	d.eventually("the server reads again", func() bool { return d.status(&s) == nil && s.State == "ready" && s.Connections > 0 })
 	d.check(f, wait())
 }
 
@@ -285,7 +285,7 @@ func TestReconnectStorm(t *testing.T) {
 	f := fleet.New(fleet.Options{Addr: d.addr, Devices: devices, Arrival: 3000, Duration: 4 * time.Second, Settle: 2 * time.Second})
 	begin := time.Now()
 	wait := run(f)
-	d.eventually(5*time.Second, "all 5,000 devices are logged in", func() bool { _, answered := f.Progress(); return answered >= devices })
+	d.eventually("all 5,000 devices are logged in", func() bool { _, answered := f.Progress(); return answered >= devices })
 	t.Logf("all in after %v", time.Since(begin))
 	if res := wait(); res.Lost != 0 || res.Reconnects != 0 || res.Refused != 0 {
 		t.Errorf("%+v", res)
@@ -300,7 +300,7 @@ func TestWhatAnOperatorGetsWrong(t *testing.T) {
 		t.Helper()
 		o := newDaemon(t, args...)
 		o.launch()
-		if code := o.wait(15 * time.Second); code != want {
+		if code := o.wait(patience); code != want {
 			t.Errorf("exit code %d, want %d", code, want)
 		}
 		text := o.out.String()
@@ -345,7 +345,7 @@ func TestUnreachableDatabaseIsSaidWithoutThePassword(t *testing.T) {
 	d := newDaemon(t, "--store", "mariadb", "--dsn", "user:s3cretpw@tcp("+freeHost()+":3306)/gt06")
 	d.start()
 	var st control.Status
-	d.eventually(10*time.Second, "status says why", func() bool { return d.status(&st) == nil && st.Store.LastError != "" })
+	d.eventually("status says why", func() bool { return d.status(&st) == nil && st.Store.LastError != "" })
 	if st.State != "degraded" || strings.Contains(fmt.Sprint(st), "s3cretpw") {
 		t.Errorf("status %+v", st)
 	}
@@ -377,7 +377,7 @@ func TestFramesOfTheDocumentsThroughTheSocket(t *testing.T) {
 			}
 		}
 		got := make([]byte, len(want))
-		_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+		_ = c.SetReadDeadline(time.Now().Add(patience))
 		for at := 0; at < len(want); {
 			k, err := c.Read(got[at:])
 			if err != nil {

@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"gt06/server/control"
 )
@@ -41,5 +40,5 @@ func TestReasonsComeBeforeFailures(t *testing.T) {
 			t.Fatal("no answer")
 		}
 	}
-	d.eventually(5*time.Second, "connections are nearly used up", func() bool { return degraded("9 " + connections) })
+	d.eventually("connections are nearly used up", func() bool { return degraded("9 " + connections) })
 }

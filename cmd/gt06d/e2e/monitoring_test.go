@@ -96,7 +96,7 @@ func TestScrapeWithoutADatabase(t *testing.T) {
 		}
 		return v
 	}
-	d.eventually(10*time.Second, "the oldest record is seconds old", func() bool { return number("gt06_store_oldest_unacked_seconds") > 2 })
+	d.eventually("the oldest record is seconds old", func() bool { return number("gt06_store_oldest_unacked_seconds") > 2 })
 	if n := number("gt06_store_queue_rows"); int64(n) < res.Answered {
 		t.Errorf("%v records wait, %d frames were answered", n, res.Answered)
 	}

@@ -36,7 +36,7 @@ func TestCaptureOfAFleet(t *testing.T) {
 	if err := dump.Start(); err != nil {
 		t.Fatal(err)
 	}
-	d.eventually(10*time.Second, "tcpdump listens", func() bool { st, err := os.Stat(file); return err == nil && st.Size() > 0 })
+	d.eventually("tcpdump listens", func() bool { st, err := os.Stat(file); return err == nil && st.Size() > 0 })
 	f := fleet.New(fleet.Options{Addr: d.addr, Devices: 10, Rate: 10, Duration: 2 * time.Second, Torn: 0.5})
 	res := f.Run(t.Context())
 	pause(500 * time.Millisecond)

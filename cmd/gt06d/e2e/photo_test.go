@@ -34,7 +34,7 @@ func TestPhoto(t *testing.T) {
 	read := func(size int) []byte {
 		t.Helper()
 		b := make([]byte, size)
-		_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		_ = c.SetReadDeadline(time.Now().Add(patience))
 		if _, err := io.ReadFull(c, b); err != nil {
 			t.Fatal(err)
 		}

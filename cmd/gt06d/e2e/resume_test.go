@@ -24,7 +24,7 @@ import (
 func nobodyNoticed(t *testing.T, res *fleet.Result, accepted int64) {
 	t.Helper()
 	if res.Lost+res.Duplicated+res.OutOfOrder != 0 || res.Reconnects > accepted || res.Refused > accepted {
-		t.Errorf("the devices noticed: %+v", *res)
+		t.Errorf(broken+"the devices noticed: %+v", *res)
 	}
 }
 
@@ -69,12 +69,12 @@ func (c *commander) check(t *testing.T, f *fleet.Fleet) {
 	got := f.Commands()
 	for flag := range c.accepted {
 		if got[flag] != 1 {
-			t.Errorf("command %d arrived %d times", flag, got[flag])
+			t.Errorf(broken+"command %d arrived %d times", flag, got[flag])
 		}
 	}
 	for flag, n := range got {
 		if n > 1 {
-			t.Errorf("command %d arrived %d times", flag, n)
+			t.Errorf(broken+"command %d arrived %d times", flag, n)
 		}
 	}
 	t.Logf("%d commands accepted, %d not", len(c.accepted), c.failed)
@@ -122,7 +122,7 @@ func TestDeathAtEveryFailpoint(t *testing.T) {
 			d.start()
 			f := fleet.New(fleet.Options{Addr: d.addr, Devices: 20, Rate: 20, Duration: 4 * time.Second, Torn: 0.3, Redial: 50 * time.Millisecond, Settle: 10 * time.Second})
 			wait := run(f)
-			d.eventually(10*time.Second, "all are connected", func() bool { var s control.Status; return d.status(&s) == nil && s.Connections == 20 })
+			d.eventually("all are connected", func() bool { var s control.Status; return d.status(&s) == nil && s.Connections == 20 })
 			// Others come and go, so that there is something to accept.
 			ctx, stop := context.WithCancel(t.Context())
 			var churn sync.WaitGroup
@@ -183,7 +183,7 @@ func TestOddConnectionsAcrossAKill(t *testing.T) {
 	expect := func(want []byte) step {
 		return func(t *testing.T, c *net.TCPConn, _ int) {
 			t.Helper()
-			_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+			_ = c.SetReadDeadline(time.Now().Add(patience))
 			got := make([]byte, len(want))
 			for at := 0; at < len(got); {
 				k, err := c.Read(got[at:])
@@ -200,7 +200,7 @@ func TestOddConnectionsAcrossAKill(t *testing.T) {
 	}
 	closed := func(t *testing.T, c *net.TCPConn, _ int) {
 		t.Helper()
-		_ = c.SetReadDeadline(time.Now().Add(15 * time.Second))
+		_ = c.SetReadDeadline(time.Now().Add(patience))
 		if n, err := c.Read(make([]byte, 100)); err == nil {
 			t.Errorf("%d bytes instead of an end", n)
 		}
@@ -358,7 +358,7 @@ func TestAnswersNobodyReadsSurvive(t *testing.T) {
 		wg.Go(func() {
 			<-stop
 			got := make([]byte, len(want))
-			_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+			_ = c.SetReadDeadline(time.Now().Add(patience))
 			for at := 0; at < len(got); {
 				k, err := c.Read(got[at:])
 				if err != nil {
@@ -400,20 +400,20 @@ func TestKeeperDies(t *testing.T) {
 		var s control.Status
 		return d.status(&s) == nil && s.Keeper != nil && s.Keeper.Held == 101 && s.Connections == 100
 	}
-	d.eventually(5*time.Second, "the keeper holds all", held)
+	d.eventually("the keeper holds all", held)
 	d.killKeeper()
 	var s control.Status
-	d.eventually(3*time.Second, "status says it", func() bool { return d.status(&s) == nil && s.State == "degraded" && s.Keeper == nil })
+	d.eventually("status says it", func() bool { return d.status(&s) == nil && s.State == "degraded" && s.Keeper == nil })
 	d.startKeeper()
-	d.eventually(3*time.Second, "the next one holds all", held)
+	d.eventually("the next one holds all", held)
 	// It is worth as much as the first.
 	d.kill()
 	d.start()
 	// A keeper that hangs is found out, and taken back.
 	_ = d.keep.Process.Signal(syscall.SIGSTOP)
-	d.eventually(5*time.Second, "status says that it hangs", func() bool { return d.status(&s) == nil && s.Keeper == nil })
+	d.eventually("status says that it hangs", func() bool { return d.status(&s) == nil && s.Keeper == nil })
 	_ = d.keep.Process.Signal(syscall.SIGCONT)
-	d.eventually(5*time.Second, "it holds all again", held)
+	d.eventually("it holds all again", held)
 	d.kill()
 	d.start()
 	res := wait()
@@ -453,9 +453,9 @@ func TestGrace(t *testing.T) {
 	_, _ = c.Read(make([]byte, 20))
 	d.kill()
 	begin := time.Now()
-	_ = c.SetReadDeadline(begin.Add(15 * time.Second))
+	_ = c.SetReadDeadline(begin.Add(patience))
 	_, err = c.Read(make([]byte, 1))
-	if took := time.Since(begin); err == nil || took < 9*time.Second || took > 13*time.Second {
+	if took := time.Since(begin); err == nil || took < 9*time.Second || took > promised(t, 13*time.Second) {
 		t.Errorf("the connection ended after %v, %v", took, err)
 	}
 	d.listenable(time.Second)
@@ -469,13 +469,12 @@ func TestGrace(t *testing.T) {
 // listenable asks that another program can have the device port.
 func (d *daemon) listenable(within time.Duration) {
 	d.t.Helper()
-	d.eventually(within, "the port is free", func() bool {
+	if within = promised(d.t, within); !d.eventuallyOr(within, func() bool {
 		ln, err := net.Listen("tcp", d.addr) //nolint:noctx // loopback
-		if err != nil {
-			return false
-		}
-		return ln.Close() == nil
-	})
+		return err == nil && ln.Close() == nil
+	}) {
+		d.t.Fatalf("the port is held after %v", within)
+	}
 }
 
 func TestKernelThatCannotBeTrusted(t *testing.T) {
@@ -521,7 +520,7 @@ func TestEveryCutAcrossAKill(t *testing.T) {
 			if _, err := c.Write(device.Build(device.Login, n, 0, time.Now()).Bytes); err != nil {
 				t.Fatal(err)
 			}
-			_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+			_ = c.SetReadDeadline(time.Now().Add(patience))
 			if _, err := io.ReadFull(c, make([]byte, 10)); err != nil {
 				t.Fatal(err)
 			}

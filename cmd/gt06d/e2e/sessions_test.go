@@ -82,7 +82,7 @@ func (v *dialogue) hold(t *testing.T, d *daemon, n int) (answers int) {
 		return 0
 	}
 	defer c.Close() //nolint:errcheck // a test's own
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(patience))
 	for _, chunk := range append(chunks, last) {
 		if _, err := c.Write(chunk); err != nil {
 			t.Errorf("%s %s: %v", v.ID, v.Name, err)

@@ -212,7 +212,7 @@ func ledger(t *testing.T, f *fleet.Fleet, events []sent) {
 	for i := range events {
 		e := &events[i]
 		if e.Type == "quarantined" {
-			t.Errorf("a frame in quarantine: %+v", e)
+			t.Errorf(broken+"a frame in quarantine: %+v", e)
 		}
 		if e.Type != "position" {
 			continue
@@ -226,7 +226,7 @@ func ledger(t *testing.T, f *fleet.Fleet, events []sent) {
 	rep := device.Compare(f.Ledgers(), rows)
 	t.Logf("%d events, %d positions of them, %d fixes answered", len(events), rep.Rows, rep.Expected)
 	if !rep.OK() || rep.Expected == 0 {
-		t.Errorf("ledger and events differ: %+v", rep)
+		t.Errorf(broken+"ledger and events differ: %+v", rep)
 	}
 }
 
@@ -414,7 +414,7 @@ func TestSinkDiesAtEachPoint(t *testing.T) {
 			d.start("GT06_FAILPOINT=" + point + ":5")
 			f := fleet.New(fleet.Options{Addr: d.addr, Devices: 20, Rate: 10, Duration: 3 * time.Second, Redial: 50 * time.Millisecond, Settle: 10 * time.Second})
 			wait := run(f)
-			d.eventually(10*time.Second, "it dies", d.ended)
+			d.eventually("it dies", d.ended)
 			d.kill()
 			d.start()
 			res := wait()
@@ -524,15 +524,15 @@ func TestReceiversThatHangDoNotTouchIngest(t *testing.T) {
 	if u, code := burdened.upgrade(); code != 0 || u.Result != control.Upgraded || u.StallMS > 1000 {
 		t.Errorf("an upgrade with a request that hangs: exit code %d, %+v", code, u)
 	}
-	burdened.eventually(5*time.Second, "the new server's sinks take over", func() bool {
+	burdened.eventually("the new server's sinks take over", func() bool {
 		return burdened.status(&status) == nil && len(status.Sinks) == 2 && status.Sinks[0].State != "opening" && status.Sinks[1].State != "opening" && status.Sinks[0].Lag > 0
 	})
 	begin := time.Now()
 	if _, errs, code := burdened.ctl("stop"); code != 0 {
 		t.Errorf("exit code %d, %s", code, errs)
 	}
-	burdened.eventually(10*time.Second, "the server ends", func() bool { return burdened.status(&status) != nil })
-	if took := time.Since(begin); took > 10*time.Second {
+	burdened.eventually("the server ends", func() bool { return burdened.status(&status) != nil })
+	if took := time.Since(begin); took > promised(t, 10*time.Second) {
 		t.Errorf("with a request that hangs the server took %v to end", took)
 	}
 }

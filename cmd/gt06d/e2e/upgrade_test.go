@@ -82,7 +82,7 @@ func (d *daemon) loaded(opt fleet.Options) (f *fleet.Fleet, wait func() fleet.Re
 	f = fleet.New(opt)
 	d.until = time.Now().Add(opt.Duration - 200*time.Millisecond)
 	wait = run(f)
-	d.eventually(60*time.Second, "the fleet is connected", func() bool {
+	d.eventually("the fleet is connected", func() bool {
 		var s control.Status
 		return d.status(&s) == nil && s.DevicesOnline == opt.Devices
 	})
@@ -218,7 +218,9 @@ func TestUpgradesInARow(t *testing.T) {
 	}
 	cancel()
 	scraping.Wait()
-	pause(2 * time.Second) // the last commands reach their devices
+	// A device that was answered later has had its command before.
+	_, answered := f.Progress()
+	d.eventually("the last commands have reached their devices", func() bool { _, n := f.Progress(); return n >= answered+6*devices })
 	f.Finish()
 	res := wait()
 	nobodyNoticed(t, &res, 0)
@@ -301,9 +303,9 @@ func TestOldProgramDies(t *testing.T) {
 			pid := d.serving()
 			clean := program(t, "#!/bin/sh\nGT06_FAILPOINT= exec "+filepath.Join(programs, "gt06d")+" \"$@\"\n", 0o755)
 			go func() { _, _, _ = d.ctl("upgrade", "--binary", clean) }()
-			d.eventually(5*time.Second, "the old one dies", d.ended)
+			d.eventually("the old one dies", d.ended)
 			var st control.Status
-			d.eventually(5*time.Second, "the new one serves", func() bool { return d.status(&st) == nil && st.PID != pid && st.State == "ready" })
+			d.eventually("the new one serves", func() bool { return d.status(&st) == nil && st.PID != pid && st.State == "ready" })
 			res := wait()
 			nobodyNoticed(t, &res, 0)
 			d.check(f, res)
@@ -477,7 +479,7 @@ func TestSignals(t *testing.T) {
 			t.Fatalf("%+v", u)
 		}
 		signal(t, main, syscall.SIGTERM)
-		if code := d.wait(5 * time.Second); code != 0 {
+		if code := d.wait(patience); code != 0 {
 			t.Errorf("exit code %d", code)
 		}
 		var st control.Status
@@ -496,7 +498,7 @@ func TestSignals(t *testing.T) {
 		go func() { _, _, _ = d.ctl("upgrade", "--binary", program(t, "#!/bin/sh\nexec sleep 30\n", 0o755)) }()
 		pause(500 * time.Millisecond)
 		signal(t, d.cmd.Process.Pid, syscall.SIGINT)
-		if code := d.wait(3 * time.Second); code != 0 {
+		if code := d.wait(patience); code != 0 {
 			t.Errorf("exit code %d", code)
 		}
 		d.listenable(time.Second)
@@ -523,7 +525,7 @@ func TestArrivalsDuringUpgrades(t *testing.T) {
 					return
 				}
 				_, _ = c.Write([]byte{0x78, 0x78, 0x0d, 0x01, 0x01, 0x23, 0x45, 0x67, 0x89, 0x01, 0x23, 0x45, 0x00, 0x01, 0x8c, 0xdd, 0x0d, 0x0a})
-				_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+				_ = c.SetReadDeadline(time.Now().Add(patience))
 				if n, err := io.ReadFull(c, make([]byte, 10)); err != nil {
 					t.Errorf("%d bytes, %v", n, err)
 				}
@@ -567,7 +569,7 @@ func TestMigrationUpAndDown(t *testing.T) {
 			}{{dying, control.RolledBack, "devel"}, {next, control.Upgraded, "gt06_next"}, {now, control.Upgraded, "devel"}, {next, control.Upgraded, "gt06_next"}, {now, control.Upgraded, "devel"}} {
 				u, _ := d.upgrade("--binary", step.binary)
 				var st control.Status
-				d.eventually(5*time.Second, "somebody serves", func() bool { return d.status(&st) == nil })
+				d.eventually("somebody serves", func() bool { return d.status(&st) == nil })
 				if u.Result != step.result || st.Version != step.version {
 					t.Errorf("%+v, then version %q; want %s and %s", u, st.Version, step.result, step.version)
 				}
@@ -604,7 +606,7 @@ func TestSpawnedKeeper(t *testing.T) {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		d.eventually(3*time.Second, "the keeper starts it again", func() bool { return d.status(&st) == nil && st.PID != pid })
+		d.eventually("the keeper starts it again", func() bool { return d.status(&st) == nil && st.PID != pid })
 	}
 	res := wait()
 	nobodyNoticed(t, &res, 0)
@@ -613,7 +615,7 @@ func TestSpawnedKeeper(t *testing.T) {
 		t.Errorf("exit code %d, %s%s", code, out, errs)
 	}
 	d.listenable(time.Second)
-	d.eventually(3*time.Second, "the keeper ends", func() bool { return !running(keeper) })
+	d.eventually("the keeper ends", func() bool { return !running(keeper) })
 	d.cmd = nil
 }
 

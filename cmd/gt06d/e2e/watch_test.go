@@ -106,7 +106,7 @@ func TestTailUnidentified(t *testing.T) {
 	now := time.Now()
 	good := device.IMEI(7).String()
 	// The streams have begun when they show something.
-	d.eventually(10*time.Second, "tail shows", func() bool {
+	d.eventually("tail shows", func() bool {
 		d.send([]byte("GET / HTTP/1.1\r\nHost: a\x1b[2Jb\r\n\r\n"))
 		return len(w.lines()) > 0 && len(all.lines()) > 0
 	})
@@ -206,13 +206,13 @@ func TestTrace(t *testing.T) {
 		}
 		return n
 	}
-	d.eventually(5*time.Second, "frames are traced", func() bool { return traced() > 5 })
+	d.eventually("frames are traced", func() bool { return traced() > 5 })
 	if u, code := d.upgrade(); code != 0 {
 		t.Fatalf("%+v", u)
 	}
 	before := traced()
-	d.eventually(5*time.Second, "frames are traced after the upgrade", func() bool { return traced() > before+5 })
-	d.eventually(10*time.Second, "it ends", func() bool { return strings.Contains(d.out.String(), `"trace ends"`) })
+	d.eventually("frames are traced after the upgrade", func() bool { return traced() > before+5 })
+	d.eventually("it ends", func() bool { return strings.Contains(d.out.String(), `"trace ends"`) })
 	end := traced()
 	wait()
 	if n := traced(); n != end {

