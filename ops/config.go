@@ -68,6 +68,7 @@ type Limits struct {
 	DiskPct    int     `yaml:"disk_pct"`
 	InodePct   int     `yaml:"inode_pct"`
 	LoadFactor float64 `yaml:"load_factor"` // of the number of CPUs
+	LoadRise   float64 `yaml:"load_rise"`   // of a minute, over that of 15 minutes
 }
 
 // GT06 is the ingest server.
@@ -168,7 +169,7 @@ func ParseConfig(b []byte) (Config, error) {
 	c := Config{
 		AWS:      AWS{NamePrefix: "prod-root"},
 		Gate:     GateKeys{MaxAge: Span(4 * time.Hour), LockRequired: []Action{Migrate, Financial}, MinReason: 12},
-		Limits:   Limits{DiskPct: 95, InodePct: 95, LoadFactor: 2},
+		Limits:   Limits{DiskPct: 95, InodePct: 95, LoadFactor: 2, LoadRise: 3},
 		GT06:     GT06{Port: devicePort, Unit: "gt06d.service", DataDir: "/var/lib/gt06", MetricsURL: "http://127.0.0.1:8023/metrics", Heartbeat: Span(3 * time.Minute), StormFactor: 3},
 		Services: Services{MariaDB: "mariadb.service", LaravelDir: "/var/www/quickport-laravel", PM2User: "ubuntu", NginxUnit: "nginx.service"},
 		Backup:   Backup{DBs: []string{"quickport_crm_laravel", "gt06"}, Dir: "/var/backups", Keep: 7, DefaultsFile: "/etc/gt06/backup.cnf"},

@@ -96,9 +96,7 @@ func run(s suite, n notes) result {
 	o := parse(out)
 	r.passed, r.ok = o.passed, ok
 	r.skipped = len(o.skipped)
-	for name, why := range o.skipped {
-		n.skipped[name] = why
-	}
+	maps.Copy(n.skipped, o.skipped)
 	for key, text := range o.failed {
 		if again(s, key, text, o) {
 			n.again[key] = text
@@ -210,8 +208,8 @@ func parse(out []byte) outcome {
 
 func reason(output string) string {
 	lines := strings.Split(strings.TrimSpace(output), "\n")
-	for i := len(lines) - 1; i >= 0; i-- {
-		if line := strings.TrimSpace(lines[i]); line != "" && !strings.HasPrefix(line, "---") && !strings.HasPrefix(line, "===") {
+	for _, line := range slices.Backward(lines) {
+		if line := strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "---") && !strings.HasPrefix(line, "===") {
 			return line
 		}
 	}

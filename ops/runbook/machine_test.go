@@ -63,7 +63,7 @@ type scene struct {
 func newScene(t *testing.T, action ops.Action, keys string) *scene {
 	t.Helper()
 	dir := t.TempDir()
-	c, err := ops.ParseConfig(fmt.Appendf(nil, "aws: {region: ap-south-1, instance_id: %s, eip_allocation_id: eipalloc-1}\nlock: {file: %q}\njournal: {dir: %q}\nlimits: {load_factor: 1000}\n%s", instance, dir+"/lock", dir+"/journal", keys))
+	c, err := ops.ParseConfig(fmt.Appendf(nil, "aws: {region: ap-south-1, instance_id: %s, eip_allocation_id: eipalloc-1}\nlock: {file: %q}\njournal: {dir: %q}\nlimits: {load_factor: 1000, load_rise: 1000}\n%s", instance, dir+"/lock", dir+"/journal", keys))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,6 +262,7 @@ func TestFullAndLoadedMachinesAreRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.Config.Limits.LoadRise = 3
 	v.Load = host.Load{One: 3, Fifteen: 0.5, CPUs: 2, MemoryTotal: 100, MemoryAvailable: 50}
 	if err := v.Vital(&s.Config, ops.OSUpdate); ops.KindOf(err) != ops.Unsafe || !strings.Contains(err.Error(), "P1 load") {
 		t.Errorf("load six times that of 15 minutes: %v", err)

@@ -25,11 +25,11 @@ func numbered(letter string, c ops.Checks) ops.Checks {
 func (v *Vitals) vital(c *ops.Config, action ops.Action) ops.Checks {
 	l := v.Load
 	limit := c.Limits.LoadFactor * float64(l.CPUs)
-	rising := l.One > float64(l.CPUs) && l.One > 3*l.Fifteen
+	rising := l.One > float64(l.CPUs) && l.One > c.Limits.LoadRise*l.Fifteen
 	return ops.Checks{
 		{
 			Text: "load is usual", OK: l.One <= limit && !rising, Seen: fmt.Sprintf("%.1f, %.1f, %.1f on %d CPUs", l.One, l.Five, l.Fifteen, l.CPUs),
-			Want: fmt.Sprintf("at most %.1f, and not three times that of 15 minutes", limit), Next: "top -b -n 1 -o %CPU | head -20",
+			Want: fmt.Sprintf("at most %.1f, and not %g times that of 15 minutes", limit, c.Limits.LoadRise), Next: "top -b -n 1 -o %CPU | head -20",
 		},
 		v.room(c, action),
 	}

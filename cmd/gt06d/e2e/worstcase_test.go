@@ -166,7 +166,7 @@ func maintainer(t *testing.T, site fake.Site, d *daemon) *operated {
 		}
 		database, login = "mariadb: mariadb.service", "backup: {defaults_file: "+path+"}\n"
 	}
-	more := "services: {" + database + ", nginx_unit: \"\", laravel_dir: \"\"}\nlimits: {load_factor: 1000, disk_pct: 99}\ngt06: {port: " + port + ", devices_updated: \"simulated ones dial it\"}\n" + login
+	more := "services: {" + database + ", nginx_unit: \"\", laravel_dir: \"\"}\nlimits: {load_factor: 1000, load_rise: 1000, disk_pct: 99}\ngt06: {port: " + port + ", devices_updated: \"simulated ones dial it\"}\n" + login
 	o := &operated{t: t, config: filepath.Join(dir, "ops.yaml"), before: []string{"--data-dir", d.dir}}
 	if err := os.WriteFile(o.config, []byte(site.Config(dir)+more), 0o600); err != nil {
 		t.Fatal(err)
