@@ -310,7 +310,7 @@ func TestDamageOfAStoredBackupIsFound(t *testing.T) {
 		if err := Check(t.Context(), place, got); !errors.Is(err, ErrDamaged) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if err := Load(t.Context(), m, place, got, nil); !errors.Is(err, ErrDamaged) {
+		if err := Load(t.Context(), m, place, got, names, "x"); !errors.Is(err, ErrDamaged) {
 			t.Errorf("%s was restored: %v", name, err)
 		}
 	}
@@ -361,8 +361,17 @@ func TestRestoreOfOneSchemaLeavesTheOther(t *testing.T) {
 	for _, n := range names {
 		exe(t, db, "DROP PROCEDURE "+n+".forget; DELETE FROM "+n+".devices; INSERT INTO "+n+".log (text) VALUES ('later'); CREATE TABLE "+n+".later (id INT)")
 	}
-	if err := Load(t.Context(), m, place, got, names[:1]); err != nil {
+	if err := Load(t.Context(), m, place, got, names[:1], "mark1"); err != nil {
 		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		of   []string
+		mark string
+		want bool
+	}{{names[:1], "mark1", true}, {names[:1], "mark2", false}, {names, "mark1", false}} {
+		if loaded, err := Loaded(t.Context(), m, c.of, c.mark); err != nil || loaded != c.want {
+			t.Errorf("%q loaded with %s: %v, %v", c.of, c.mark, loaded, err)
+		}
 	}
 	if differs, err := Compare(t.Context(), m, got, names[:1]); err != nil || len(differs) > 0 {
 		t.Errorf("%q, %v", differs, err)
@@ -376,7 +385,7 @@ func TestRestoreOfOneSchemaLeavesTheOther(t *testing.T) {
 	if a, b := count(t, db, names[0]+".log"), count(t, db, names[1]+".log"); a != 0 || b != 1 {
 		t.Errorf("%d and %d lines", a, b)
 	}
-	if err := Load(t.Context(), m, place, got, []string{"another"}); err == nil {
+	if err := Load(t.Context(), m, place, got, []string{"another"}, ""); err == nil {
 		t.Error("a schema that is not there was restored")
 	}
 
@@ -402,6 +411,30 @@ func TestRestoreOfOneSchemaLeavesTheOther(t *testing.T) {
 		t.Errorf("%+v, %v, %v", newest, ok, err)
 	}
 	if files, err := os.ReadDir(string(place)); err != nil || len(files) != 3 {
+		t.Errorf("%v, %v", files, err)
+	}
+}
+
+// TestAKilledBackupLeavesNothing: the file of a writer that was killed goes with
+// the next backup, the one of a writer that lives stays.
+func TestAKilledBackupLeavesNothing(t *testing.T) {
+	t.Parallel()
+	place := Dir(t.TempDir())
+	if err := os.WriteFile(filepath.Join(string(place), ".new-killed"), []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	lives, err := place.Create(t.Context(), "one.db.gz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := place.Create(t.Context(), "other.db.gz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(lives.Commit(), other.Commit()); err != nil {
+		t.Fatal(err)
+	}
+	if files, err := os.ReadDir(string(place)); err != nil || len(files) != 2 {
 		t.Errorf("%v, %v", files, err)
 	}
 }
@@ -442,7 +475,7 @@ func TestSQLiteUnderWrites(t *testing.T) {
 	if _, err := CopySQLite(t.Context(), filepath.Join(dir, "none.db"), place, at()); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a database that is not there: %v", err)
 	}
-	if err := Load(t.Context(), host.MariaDB{}, place, got, nil); err == nil {
+	if err := Load(t.Context(), host.MariaDB{}, place, got, nil, ""); err == nil {
 		t.Error("SQLite was loaded into MariaDB")
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -45,11 +46,47 @@ func (d Dir) Create(_ context.Context, name string) (Object, error) {
 	if err := os.MkdirAll(string(d), 0o700); err != nil {
 		return nil, err
 	}
-	f, err := os.CreateTemp(string(d), ".new-*")
+	if err := d.sweep(); err != nil {
+		return nil, err
+	}
+	f, err := os.CreateTemp(string(d), unfinished+"*")
 	if err != nil {
 		return nil, err
 	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), f.Close(), os.Remove(f.Name()))
+	}
 	return &fileObject{File: f, path: filepath.Join(string(d), name)}, nil
+}
+
+// unfinished begins the names of files that are being written. Their writers
+// hold a lock on them, which goes with the process.
+const unfinished = ".new-"
+
+// sweep deletes what writers left that were killed: a dump may be as large as
+// the room that is left.
+func (d Dir) sweep() error {
+	names, err := d.List(context.Background())
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if !strings.HasPrefix(name, unfinished) {
+			continue
+		}
+		f, err := os.Open(filepath.Join(string(d), name))
+		if errors.Is(err, os.ErrNotExist) {
+			continue // another sweeps
+		}
+		if err != nil {
+			return err
+		}
+		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+			_ = os.Remove(f.Name())
+		}
+		_ = f.Close()
+	}
+	return nil
 }
 
 // Open opens a file.

@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -146,7 +145,7 @@ func redump(ctx context.Context, s host.System, p Place, m Manifest) ([]string, 
 		return nil, err
 	}
 	defer scratch.Close()
-	if err := load(ctx, scratch.MariaDB, p, m, nil); err != nil {
+	if err := load(ctx, scratch.MariaDB, p, m, nil, ""); err != nil {
 		return nil, fmt.Errorf("restore %s into an empty MariaDB: %w", m.Name, err)
 	}
 	again, err := dump(ctx, scratch.MariaDB, dumpArgs(strings.Fields(m.Source), false), io.Discard)
@@ -156,11 +155,11 @@ func redump(ctx context.Context, s host.System, p Place, m Manifest) ([]string, 
 	return m.Contents.Compare(again.contents, true), nil
 }
 
-// Load puts schemas of a dump in the place of those that are there; nil: all.
-// What was made since is gone, too: tables a dump does not know would stay
+// Load puts schemas of a dump in the place of those that are there. What was made since is gone, too: tables a dump does not know would stay
 // otherwise. It reads the whole dump first: one that is damaged changes
-// nothing.
-func Load(ctx context.Context, db host.MariaDB, p Place, m Manifest, schemas []string) error {
+// nothing. The last statement puts the mark into the comment of each schema
+// (Loaded): a mark is letters and digits.
+func Load(ctx context.Context, db host.MariaDB, p Place, m Manifest, schemas []string, mark string) error {
 	if err := errKind(m, MariaDB); err != nil {
 		return err
 	}
@@ -172,25 +171,38 @@ func Load(ctx context.Context, db host.MariaDB, p Place, m Manifest, schemas []s
 	if err := Check(ctx, p, m); err != nil {
 		return err
 	}
-	gone := schemas
-	if gone == nil {
-		gone = slices.Sorted(maps.Keys(m.Contents))
-	}
-	for _, s := range gone {
-		if _, err := db.Query(ctx, "DROP DATABASE IF EXISTS `"+strings.ReplaceAll(s, "`", "``")+"`"); err != nil {
+	var end strings.Builder
+	for _, s := range schemas {
+		quoted := "`" + strings.ReplaceAll(s, "`", "``") + "`"
+		if _, err := db.Query(ctx, "DROP DATABASE IF EXISTS "+quoted); err != nil {
 			return err
 		}
+		fmt.Fprintf(&end, "/*M!100500 ALTER DATABASE %s COMMENT = '%s' */;\n", quoted, mark)
 	}
-	return load(ctx, db, p, m, schemas)
+	return load(ctx, db, p, m, schemas, end.String())
 }
 
-func load(ctx context.Context, db host.MariaDB, p Place, m Manifest, schemas []string) error {
+// Loaded says whether the Load with this mark got to its end in all schemas,
+// whatever became of the process that asked for it. A MariaDB before 10.5 has
+// no comments of schemas and knows of none.
+func Loaded(ctx context.Context, db host.MariaDB, schemas []string, mark string) (bool, error) {
+	rows, err := db.Query(ctx, "SELECT SCHEMA_NAME FROM information_schema.SCHEMATA WHERE 1 = 0 /*M!100500 + 1 AND SCHEMA_COMMENT = '"+mark+"' */")
+	if err != nil {
+		return false, err
+	}
+	missing := func(s string) bool { return !slices.ContainsFunc(rows, func(r []string) bool { return r[0] == s }) }
+	return !slices.ContainsFunc(schemas, missing), nil
+}
+
+// load runs a dump, and then the statements of end.
+func load(ctx context.Context, db host.MariaDB, p Place, m Manifest, schemas []string, end string) error {
 	r, w := io.Pipe()
 	sent := make(chan error, 1)
 	go func() {
 		only := &chooser{to: bufio.NewWriterSize(w, 1<<16), schemas: schemas, on: true}
 		err := read(ctx, p, m, only)
 		if err == nil {
+			_, _ = only.to.WriteString(end) // as the flush says
 			err = only.to.Flush()
 		}
 		sent <- err

@@ -63,8 +63,9 @@ func (n Nginx) Workers() ([]int, error) {
 		if err != nil || stat.PPID != master {
 			continue
 		}
+		// A process that is ending has no title any more.
 		title, err := p.CmdLine()
-		if err != nil || strings.Contains(strings.Join(title, " "), "shutting down") {
+		if err != nil || len(title) == 0 || strings.Contains(strings.Join(title, " "), "shutting down") {
 			continue
 		}
 		out = append(out, p.PID)

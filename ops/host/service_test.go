@@ -22,6 +22,30 @@ http { access_log off; client_body_temp_path tmp; proxy_temp_path tmp; fastcgi_t
 server { listen 127.0.0.1:%d; location / { return 200 "%s"; } } }
 `
 
+// TestWorkersThatServe: a worker that ends is none, whether it says so in its
+// title or has no title left.
+func TestWorkersThatServe(t *testing.T) {
+	t.Parallel()
+	n := Nginx{System: System{Proc: t.TempDir()}, PIDFile: filepath.Join(t.TempDir(), "pid")}
+	write(t, n.PIDFile, fmt.Sprint(os.Getpid()))
+	for pid, p := range map[int]struct {
+		parent int
+		title  string
+	}{
+		101: {os.Getpid(), "nginx: worker process"}, 102: {os.Getpid(), "nginx: worker process is shutting down"}, 103: {os.Getpid(), ""}, 104: {1, "nginx: worker process"},
+	} {
+		dir := filepath.Join(n.Proc, fmt.Sprint(pid))
+		if err := os.Mkdir(dir, 0o750); err != nil {
+			t.Fatal(err)
+		}
+		write(t, dir+"/stat", fmt.Sprintf("%d (nginx) S %d%s\n", pid, p.parent, strings.Repeat(" 0", 48)))
+		write(t, dir+"/cmdline", p.title)
+	}
+	if got, err := n.Workers(); err != nil || !slices.Equal(got, []int{101}) {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
 func TestNginxReload(t *testing.T) {
 	t.Parallel()
 	s := need(t, "nginx")

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -68,7 +69,11 @@ func newScene(t *testing.T, action ops.Action, keys string) *scene {
 		t.Fatal(err)
 	}
 	c.Backup.Dir = filepath.Join(dir, "backups")
-	s := operate(t, c, action)
+	s := &scene{T: t, Machine: NewMachine(c, filepath.Join(dir, "no.sock"))}
+	s.Places = func(string) (backup.Place, error) { return backup.Dir(c.Backup.Dir), nil }
+	s.PM2.User = ""
+	s.Logs, s.Paths = filepath.Join(dir, "log"), []string{dir}
+	s.operate(c, action)
 	if err := os.Mkdir(s.Logs, 0o750); err != nil {
 		t.Fatal(err)
 	}
@@ -80,27 +85,20 @@ func newScene(t *testing.T, action ops.Action, keys string) *scene {
 	return s
 }
 
-// operate is gt06ctl as it starts on a machine: it knows what is on disks.
-func operate(t *testing.T, c ops.Config, action ops.Action) *scene {
-	t.Helper()
-	dir := filepath.Dir(c.Backup.Dir)
-	s := &scene{T: t, Machine: NewMachine(c, filepath.Join(dir, "no.sock"))}
-	s.Places = func(string) (backup.Place, error) { return backup.Dir(c.Backup.Dir), nil }
-	s.PM2.User = ""
-	s.Logs, s.Paths = filepath.Join(dir, "log"), []string{dir}
+// operate gives a scene gt06ctl as it starts: all it knows is in files.
+func (s *scene) operate(c ops.Config, action ops.Action) {
 	s.session = &ops.Session{
 		Config: c, Out: &s.out, Backend: ops.Backend{Facts: quiet{action}},
 		Journals: &ops.Journals{Dir: c.Journal.Dir, Actor: ops.Actor{User: "ravi", Host: "test"}, Now: time.Now},
 		Gate:     &ops.SnapshotGate{Facts: quiet{action}, Config: c},
 	}
-	return s
 }
 
-// another is gt06ctl started again, after the one before died.
+// another is gt06ctl started again on the same machine, after it died.
 func (s *scene) another() *scene {
 	s.Helper()
-	next := operate(s.T, s.session.Config, s.state().Action)
-	next.change = s.change
+	next := &scene{T: s.T, Machine: s.Machine, change: s.change}
+	next.operate(s.session.Config, s.state().Action)
 	return next
 }
 
@@ -264,6 +262,7 @@ func TestFullAndLoadedMachinesAreRefused(t *testing.T) {
 	}
 	s.Config.Limits.LoadRise = 3
 	v.Load = host.Load{One: 3, Fifteen: 0.5, CPUs: 2, MemoryTotal: 100, MemoryAvailable: 50}
+	s.Config.Limits.LoadRise = 3
 	if err := v.Vital(&s.Config, ops.OSUpdate); ops.KindOf(err) != ops.Unsafe || !strings.Contains(err.Error(), "P1 load") {
 		t.Errorf("load six times that of 15 minutes: %v", err)
 	}
@@ -467,16 +466,17 @@ func (s *scene) nginx() (conf string, port int) {
 }
 
 // server is a gt06d that only speaks: each upgrade is a generation more.
-func (s *scene) server(result string) *control.Server {
+func (s *scene) server(result string) (generation func() uint64) {
 	s.Helper()
-	generation := uint64(1)
+	var at atomic.Uint64
+	at.Store(1)
 	answer := func(v any) control.Handler {
 		return func(context.Context, json.RawMessage, func(any) error) (any, error) { return v, nil }
 	}
 	path := filepath.Join(s.TempDir(), "s")
 	srv, err := control.Serve(path, map[string]control.Handler{
 		"status": func(context.Context, json.RawMessage, func(any) error) (any, error) {
-			return control.Status{State: "ready", Generation: generation, Connections: 95, Store: control.StoreInfo{State: "ok"}}, nil
+			return control.Status{State: "ready", Generation: at.Load(), Connections: 95, Store: control.StoreInfo{State: "ok"}}, nil
 		},
 		"validate": answer(control.Validation{OK: true, Checks: []control.Check{{Name: "timestamps", OK: true}, {Name: "locations", OK: true}, {Name: "reconnects", OK: true}}}),
 		"upgrade": func(_ context.Context, args json.RawMessage, _ func(any) error) (any, error) {
@@ -485,7 +485,7 @@ func (s *scene) server(result string) *control.Server {
 				return nil, &control.Error{Text: "no change", Code: 3}
 			}
 			if result == control.Upgraded {
-				generation++
+				at.Add(1)
 			}
 			return control.UpgradeEvent{Result: &control.Upgrade{Result: result, Reason: "told to"}}, nil
 		},
@@ -495,7 +495,7 @@ func (s *scene) server(result string) *control.Server {
 	}
 	s.T.Cleanup(func() { _ = srv.Close() })
 	s.Server.Path = path
-	return srv
+	return at.Load
 }
 
 // TestRestartAll: the SOP's order, with a real MariaDB and a real nginx; the

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
+	"syscall"
 	"testing"
 
 	"gt06/ops/host"
@@ -26,6 +28,10 @@ type model struct {
 	units   map[string]int // main process by unit, 0: it does not run
 	pids    int
 	broken  map[string]bool // units and programs of pm2 that do not come up
+	pending []string        // migrations of Laravel
+	freed   map[string]bool // programs of a cleanup that have been there
+	disk    int64           // bytes of the disk; its partition is a file, 0: there is none
+	more    func() string   // what the model does not hold of the machine's state
 	effects map[string]int
 	happens func() // after each effect
 }
@@ -38,7 +44,7 @@ type modelApp struct {
 
 func newModel(t *testing.T) *model {
 	t.Helper()
-	m := &model{T: t, port: 5023, home: t.TempDir(), pids: 1000, units: map[string]int{}, broken: map[string]bool{}, effects: map[string]int{}, happens: func() {}}
+	m := &model{T: t, port: 5023, home: t.TempDir(), pids: 1000, units: map[string]int{}, broken: map[string]bool{}, freed: map[string]bool{}, effects: map[string]int{}, happens: func() {}, more: func() string { return "" }}
 	m.system = host.System{Exec: m.exec, LookPath: func(name string) (string, error) { return name, nil }, Proc: t.TempDir(), Sys: t.TempDir()}
 	m.procfs()
 	return m
@@ -111,8 +117,79 @@ func (m *model) exec(ctx context.Context, c host.Command) (host.Result, error) {
 		return m.systemctl(c.Args[0], c.Args[len(c.Args)-1])
 	case "pm2":
 		return m.pm2(c)
+	case "php":
+		return m.artisan(c.Args[1:])
+	case "mariadb", "mariadb-dump":
+		return m.mariadb(ctx, c)
+	case "growpart":
+		return m.growpart(c.Args)
+	case "xfs_growfs":
+		return m.growfs(c.Args[0])
+	case "apt-get", "journalctl", "snap":
+		m.freed[c.Name] = true
+		m.did("%s", c)
+		return host.Result{}, nil
 	}
 	return host.Exec(ctx, c)
+}
+
+// mariadb is the real one where there is one, while its unit runs.
+func (m *model) mariadb(ctx context.Context, c host.Command) (host.Result, error) {
+	if m.units["mariadb.service"] == 0 {
+		return no("ERROR 2002 (HY000): Can't connect to local server through socket")
+	}
+	if c.Args[len(c.Args)-1] == "--execute=SELECT 1" {
+		return host.Result{Stdout: "1\n"}, nil
+	}
+	r, err := host.Exec(ctx, c)
+	if err == nil && r.Code == 0 && slices.Contains(c.Args, "--binary-mode") {
+		m.did("a dump is loaded")
+	}
+	return r, err
+}
+
+// artisan runs migrations one by one; each is there for good.
+func (m *model) artisan(args []string) (host.Result, error) {
+	if slices.Contains(args, "--pretend") {
+		if len(m.pending) == 0 {
+			return host.Result{Stdout: "Nothing to migrate.\n"}, nil
+		}
+		return host.Result{Stdout: strings.Join(m.pending, "\n")}, nil
+	}
+	for len(m.pending) > 0 {
+		done := m.pending[0]
+		m.pending = m.pending[1:]
+		m.did("migration %s", done)
+	}
+	return host.Result{}, nil
+}
+
+// growpart works on a partition that is a file, PARTITION of DISK is its name.
+func (m *model) growpart(args []string) (host.Result, error) {
+	partition := args[len(args)-2] + "p" + args[len(args)-1]
+	size, err := host.BlockSize(partition)
+	switch {
+	case err != nil:
+		return no("FAILED: %v", err)
+	case int64(size) == m.disk:
+		return host.Result{Code: 1, Stdout: "NOCHANGE: partition 1 could only be grown by 0\n"}, nil
+	case args[0] == "--dry-run":
+		return host.Result{Stdout: "CHANGE: partition=1"}, nil
+	}
+	if err := os.Truncate(partition, m.disk); err != nil {
+		return no("FAILED: %v", err)
+	}
+	m.did("growpart")
+	return host.Result{Stdout: "CHANGED: partition=1"}, nil
+}
+
+// growfs grows a file system in memory to the size of the partition.
+func (m *model) growfs(mount string) (host.Result, error) {
+	if err := syscall.Mount("tmpfs", mount, "tmpfs", syscall.MS_REMOUNT, fmt.Sprintf("size=%d", m.disk)); err != nil {
+		return no("xfs_growfs: %v", err)
+	}
+	m.did("xfs_growfs")
+	return host.Result{}, nil
 }
 
 func (m *model) systemctl(verb, name string) (host.Result, error) {
@@ -251,5 +328,5 @@ func (m *model) state() string {
 	if err != nil {
 		m.Fatal(err)
 	}
-	return text + fmt.Sprintf("at boot: %q\n", saved)
+	return text + fmt.Sprintf("at boot: %q\npending: %q\ncleaned: %v\n%s", saved, m.pending, m.freed, m.more())
 }

@@ -60,15 +60,16 @@ func (m *Machine) load(p ops.Params) ops.Step {
 			if err != nil {
 				return err
 			}
-			if err := backup.Load(ctx, m.DB, at, b, schemas); err != nil {
+			if err := backup.Load(ctx, m.DB, at, b, schemas, r.Token()); err != nil {
 				return ops.Fail(ops.StepFailed, fmt.Errorf("%w: the schemas may be half restored", err), "give it again, or go back: gt06ctl ops restore db "+r.Out("db.before", "dump")+" --apply")
 			}
 			r.Keep("loaded", "yes")
 			return nil
 		},
 		Postcheck: func(ctx context.Context, r *ops.Run) (ops.State, error) {
-			if r.Kept("loaded") == "" {
-				return ops.State{Seen: "not loaded"}, nil
+			loaded, err := backup.Loaded(ctx, m.DB, schemas, r.Token())
+			if err != nil || !loaded && r.Kept("loaded") == "" {
+				return ops.State{Seen: "not loaded"}, err
 			}
 			_, b, err := m.named(ctx, p["dump"], p["place"])
 			if err != nil {
