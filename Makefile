@@ -9,7 +9,7 @@ GOFUMPT := mvdan.cc/gofumpt@v0.12.0
 DEADCODE := golang.org/x/tools/cmd/deadcode@v0.52.0
 GREMLINS := github.com/go-gremlins/gremlins/cmd/gremlins@v0.6.0
 
-.PHONY: build run demo test race fuzz mutation e2e lint bench bench-large soak bench-handover man clean
+.PHONY: build run demo test race fuzz mutation e2e lint bench bench-large soak bench-handover man deb dist clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ ./cmd/gt06d ./cmd/gt06ctl
@@ -74,8 +74,34 @@ man: build
 	$(BIN)/gt06d man --dir $(BIN)/man
 	$(BIN)/gt06ctl man --dir $(BIN)/man
 
+# The version: of the tag on this commit, else before the next release, by time.
+RELEASE := 0.1.0
+VERSION ?= $(shell git describe --tags --exact-match --match 'v*' 2>/dev/null | sed s/^v// | grep . || TZ=UTC git log -1 --format=$(RELEASE)~git%cd.%h --date=format-local:%Y%m%d%H%M%S)
+DIST := $(CURDIR)/dist
+HOST := $(DIST)/linux-$(shell $(GO) env GOHOSTARCH)
+
+# One program for one system: $(call release,gt06d,linux,arm64).
+release = CGO_ENABLED=0 GOOS=$(2) GOARCH=$(3) $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X gt06/cmd/internal/cli.version=$(VERSION)' -o $(DIST)/$(2)-$(3)/ ./cmd/$(1)
+
+# dist/gt06_VERSION_{amd64,arm64}.deb: installs, upgrades under load, and says
+# what is missing (ops/deploy/deb).
+ARCHS ?= amd64 arm64
+deb: $(ARCHS:%=deb-%)
+deb-%: linux-% linux-$(shell $(GO) env GOHOSTARCH)
+	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} ops/deploy/deb/build $(VERSION) $* $(DIST)/linux-$* $(DIST) $(HOST)
+linux-%:
+	$(call release,gt06d,linux,$*)
+	$(call release,gt06ctl,linux,$*)
+
+# Everything that is released, with checksums; gt06ctl for the operator's laptop,
+# too.
+dist: deb dist-darwin-amd64 dist-darwin-arm64 dist-windows-amd64
+	cd $(DIST) && find *-*/ gt06_$(VERSION)_*.deb -type f | LC_ALL=C sort | xargs sha256sum > SHA256SUMS && cat SHA256SUMS
+dist-%:
+	$(call release,gt06ctl,$(firstword $(subst -, ,$*)),$(lastword $(subst -, ,$*)))
+
 clean:
-	rm -rf bin
+	rm -rf bin dist
 
 .bin/golangci-lint:
 	GOBIN=$(TOOLS) GOFLAGS= $(GO) install $(GOLANGCI)

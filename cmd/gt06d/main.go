@@ -68,13 +68,17 @@ Every flag has an environment variable GT06_… and a key in a YAML file that
 }
 
 func checkCommand(flags *config.Flags, env func(string) string) *cobra.Command {
-	var reference bool
+	var reference, trying, asJSON bool
 	c := &cobra.Command{
 		Use: "check-config", Short: "Read the settings, print those in use, start nothing", Args: usageArgs(cobra.NoArgs),
 		Long: `check-config reads flags, environment and file as the server does, and prints
 every key with the value in use and where it was said: a file that says the same,
-without the password. A mistake is an error with its line, exit code 2.`,
-		Example: "  gt06d check-config --config /etc/gt06/gt06.yaml\n  gt06d check-config --reference",
+without the password. A mistake is an error with its line, exit code 2.
+
+With --try it looks whether a server with them could serve: port, directory,
+database. It says what is missing and what to type next, and ends with the exit
+code that a start would.`,
+		Example: "  gt06d check-config --config /etc/gt06/gt06.yaml\n  gt06d check-config --try --config /etc/gt06/gt06.yaml\n  gt06d check-config --reference",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			text := config.Reference()
 			if !reference {
@@ -91,6 +95,9 @@ without the password. A mistake is an error with its line, exit code 2.`,
 				for _, w := range cfg.Warnings {
 					fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
 				}
+				if trying {
+					return sayFindings(cmd, try(cmd, &cfg), asJSON)
+				}
 				text = cfg.Effective()
 			}
 			_, err := io.WriteString(cmd.OutOrStdout(), text)
@@ -98,6 +105,9 @@ without the password. A mistake is an error with its line, exit code 2.`,
 		},
 	}
 	c.Flags().BoolVar(&reference, "reference", false, "print what can be set, as Markdown")
+	c.Flags().BoolVar(&trying, "try", false, "say what is missing before a server could serve")
+	c.Flags().BoolVar(&asJSON, "json", false, "with --try: print JSON for programs")
+	c.MarkFlagsMutuallyExclusive("reference", "try")
 	return c
 }
 

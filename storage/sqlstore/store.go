@@ -130,6 +130,40 @@ func Open(ctx context.Context, opt Options) (*Store, error) {
 	return s, nil
 }
 
+// Try says what Open would say of a MariaDB, and changes nothing in it.
+func Try(ctx context.Context, opt Options) error {
+	db, err := openMariaDB(opt)
+	if err != nil {
+		return err
+	}
+	defer db.Close() //nolint:errcheck // only asked
+	s := &Store{opt: opt, db: db, d: mariaDialect{}}
+	if err := s.asked(ctx); err != nil {
+		return s.classify(err)
+	}
+	tables, err := s.d.tables(ctx, db)
+	if err != nil || !slices.Contains(tables, versionTable) {
+		return s.classify(errors.Join(err, s.refuseForeign(ctx)))
+	}
+	var version int64
+	if err := db.GetContext(ctx, &version, "SELECT COALESCE(MAX(version_id), 0) FROM "+versionTable); err != nil {
+		return s.classify(err)
+	}
+	return Compatible(version)
+}
+
+// versionTable is where goose keeps the version of the schema: who has it has
+// our tables.
+const versionTable = "goose_db_version"
+
+// asked is whether the database answers and stores what it is given.
+func (s *Store) asked(ctx context.Context) error {
+	if err := s.db.PingContext(ctx); err != nil {
+		return err
+	}
+	return s.d.assert(ctx, s.db)
+}
+
 func openSQLite(opt Options) (*sqlx.DB, error) {
 	dsn := "file:" + filepath.Join(opt.Dir, "gt06.db") +
 		"?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=busy_timeout(10000)&_pragma=foreign_keys(0)&_txlock=immediate"
@@ -179,10 +213,7 @@ func (s *Store) Kind() Kind { return s.opt.Kind }
 func (s *Store) prepare(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 4*timeout)
 	defer cancel()
-	if err := s.db.PingContext(ctx); err != nil {
-		return s.classify(err)
-	}
-	if err := s.d.assert(ctx, s.db); err != nil {
+	if err := s.asked(ctx); err != nil {
 		return s.classify(err)
 	}
 	if err := s.migrate(ctx); err != nil {
@@ -253,7 +284,7 @@ func (s *Store) refuseForeign(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if slices.Contains(tables, "goose_db_version") {
+	if slices.Contains(tables, versionTable) {
 		return nil
 	}
 	for _, name := range []string{"devices", "positions", "latest_positions", "alarms", "heartbeats", "device_events", "device_commands", "quarantined_frames", "ingest_cursors"} {

@@ -23,14 +23,29 @@ type machine struct {
 	t      *testing.T
 	root   string
 	leader string // pid of its systemd
+	nspawn *exec.Cmd
 }
 
+// boot runs a machine with the programs and units installed.
 func boot(t *testing.T) *machine {
 	t.Helper()
-	cannot := func(format string, args ...any) {
-		t.Helper()
-		t.Skipf("NO REAL SYSTEMD IS TESTED HERE: "+format, args...)
-	}
+	m := newMachine(t)
+	m.install()
+	m.start()
+	return m
+}
+
+// cannot skips the test loudly.
+func (m *machine) cannot(format string, args ...any) {
+	m.t.Helper()
+	m.t.Skipf("NO REAL SYSTEMD IS TESTED HERE: "+format, args...)
+}
+
+// newMachine makes the root of one, not started.
+func newMachine(t *testing.T) *machine {
+	t.Helper()
+	m := &machine{t: t}
+	cannot := m.cannot
 	if os.Geteuid() != 0 {
 		cannot("it takes root")
 	}
@@ -38,7 +53,7 @@ func boot(t *testing.T) *machine {
 		cannot("systemd-nspawn is not installed (systemd-container)")
 	}
 	dir := t.TempDir()
-	m := &machine{t: t, root: filepath.Join(dir, "root")}
+	m.root = filepath.Join(dir, "root")
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "mode=0755"); err != nil {
 		cannot("mount a tmpfs: %v", err)
 	}
@@ -52,20 +67,33 @@ func boot(t *testing.T) *machine {
 		cannot("mount an overlay of /: %v", err)
 	}
 	t.Cleanup(func() { _ = syscall.Unmount(m.root, syscall.MNT_DETACH) })
-	m.install()
+	t.Cleanup(m.off)
+	return m
+}
+
+// off is a power cut.
+func (m *machine) off() {
+	if m.nspawn == nil {
+		return
+	}
+	// Its systemd is the first process of a namespace: all end with it.
+	if pid, err := strconv.Atoi(m.leader); err == nil {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	_ = m.nspawn.Process.Kill()
+	_ = m.nspawn.Wait()
+	m.nspawn = nil
+}
+
+// start boots it, again after off.
+func (m *machine) start() {
+	m.t.Helper()
 	nspawn := exec.CommandContext(context.Background(), "systemd-nspawn", "-q", "-b", "-D", m.root, "--register=no", "--keep-unit", "--private-network", "--console=pipe")
 	nspawn.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := nspawn.Start(); err != nil {
-		cannot("systemd-nspawn: %v", err)
+		m.cannot("systemd-nspawn: %v", err)
 	}
-	t.Cleanup(func() {
-		// Its systemd is the first process of a namespace: all end with it.
-		if pid, err := strconv.Atoi(m.leader); err == nil {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
-		}
-		_ = nspawn.Process.Kill()
-		_ = nspawn.Wait()
-	})
+	m.nspawn = nspawn
 	up := m.eventually(patience, func() bool {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", nspawn.Process.Pid, nspawn.Process.Pid))
 		if err != nil || len(strings.Fields(string(b))) == 0 {
@@ -76,9 +104,8 @@ func boot(t *testing.T) *machine {
 		return strings.HasPrefix(out, "running") || strings.HasPrefix(out, "degraded")
 	})
 	if !up {
-		cannot("systemd does not boot in a container here")
+		m.cannot("systemd does not boot in a container here")
 	}
-	return m
 }
 
 // install puts the programs and the shipped units where the package puts them.
