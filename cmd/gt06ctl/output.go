@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"unicode"
 
 	"gt06/cmd/internal/cli"
+	"gt06/server/control"
 )
 
 // table prints columns. What is in a cell may come from a device.
@@ -146,6 +148,38 @@ func (p *progress) clear() {
 		fmt.Fprintf(p.w, "\r%*s\r", p.shown, "")
 		p.shown = 0
 	}
+}
+
+// follow asks for work that takes its time, shows how far it is, and returns what
+// came of it. When the server ends before, again says what to do.
+func follow[P, R any](ctx context.Context, t *tool, stderr io.Writer, verb string, args any, line func(*P) string, again string) (*R, error) {
+	c, err := t.client()
+	if err != nil {
+		return nil, cli.Fail(cli.Usage, err)
+	}
+	var done *R
+	live := newProgress(stderr)
+	err = c.Stream(ctx, verb, args, func(b json.RawMessage) error {
+		var e control.Event[P, R]
+		if err := json.Unmarshal(b, &e); err != nil {
+			return err
+		}
+		if e.Progress != nil && !t.json {
+			live.say("%s", line(e.Progress))
+		}
+		if e.Result != nil {
+			done = e.Result
+		}
+		return nil
+	})
+	live.clear()
+	if err == nil && done == nil {
+		err = errors.New("the server ended in the middle: " + again)
+	}
+	if err != nil {
+		return nil, explain(err)
+	}
+	return done, nil
 }
 
 // pause waits and says whether it was not interrupted.

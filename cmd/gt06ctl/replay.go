@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -127,31 +126,11 @@ log reaches back spool.retention; times are RFC 3339, YYYY-MM-DD HH:MM in UTC, o
 }
 
 func (t *tool) replay(ctx context.Context, stdout, stderr io.Writer, q control.ReplayArgs) error {
-	c, err := t.client()
+	done, err := follow[control.Replayed, control.Replayed](ctx, t, stderr, "replay", q, func(p *control.Replayed) string {
+		return fmt.Sprintf("%d records read, %d frames stored again", p.Read, p.Frames)
+	}, "what was stored again is whole, run it once more")
 	if err != nil {
-		return cli.Fail(cli.Usage, err)
-	}
-	var done *control.Replayed
-	live := newProgress(stderr)
-	err = c.Stream(ctx, "replay", q, func(b json.RawMessage) error {
-		var e control.ReplayEvent
-		if err := json.Unmarshal(b, &e); err != nil {
-			return err
-		}
-		if p := e.Progress; p != nil && !t.json {
-			live.say("%d records read, %d frames stored again", p.Read, p.Frames)
-		}
-		if e.Result != nil {
-			done = e.Result
-		}
-		return nil
-	})
-	live.clear()
-	if err != nil {
-		return explain(err)
-	}
-	if done == nil {
-		return explain(fmt.Errorf("the server ended in the middle: what was stored again is whole, run it once more"))
+		return err
 	}
 	if t.json {
 		return printJSON(stdout, done)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -150,34 +149,15 @@ func (t *tool) spoolVerify(ctx context.Context, out, stderr io.Writer, args []st
 }
 
 func (t *tool) spoolImport(ctx context.Context, out, stderr io.Writer, dir string) error {
-	c, err := t.client()
+	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return cli.Fail(cli.Usage, err)
 	}
-	if dir, err = filepath.Abs(dir); err != nil {
-		return cli.Fail(cli.Usage, err)
-	}
-	var done *control.Imported
-	live := newProgress(stderr)
-	err = c.Stream(ctx, "import", control.ImportArgs{Dir: dir}, func(b json.RawMessage) error {
-		var e control.ImportEvent
-		if err := json.Unmarshal(b, &e); err != nil {
-			return err
-		}
-		if e.Step != "" && !t.json {
-			live.say("%d records %s", e.Records, e.Step)
-		}
-		if e.Result != nil {
-			done = e.Result
-		}
-		return nil
-	})
-	live.clear()
+	done, err := follow[control.ImportProgress, control.Imported](ctx, t, stderr, "import", control.ImportArgs{Dir: dir}, func(p *control.ImportProgress) string {
+		return fmt.Sprintf("%d records %s", p.Records, p.Step)
+	}, "run it once more, it goes on where it ended")
 	if err != nil {
-		return explain(err)
-	}
-	if done == nil {
-		return explain(errors.New("the server ended in the middle: run it once more, it goes on where it ended"))
+		return err
 	}
 	if t.json {
 		return printJSON(out, done)

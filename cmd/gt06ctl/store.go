@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -102,31 +101,11 @@ func (t *tool) storeBudget(ctx context.Context, out io.Writer) error {
 func mib(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
 
 func (t *tool) storeVerify(ctx context.Context, out, stderr io.Writer, q control.VerifyArgs) error {
-	c, err := t.client()
+	done, err := follow[control.Verified, control.Verified](ctx, t, stderr, "verify", q, func(p *control.Verified) string {
+		return fmt.Sprintf("%d records, %d rows, %d missing", p.Records, p.Rows, p.Missing)
+	}, "ask again")
 	if err != nil {
-		return cli.Fail(cli.Usage, err)
-	}
-	var done *control.Verified
-	live := newProgress(stderr)
-	err = c.Stream(ctx, "verify", q, func(b json.RawMessage) error {
-		var e control.VerifyEvent
-		if err := json.Unmarshal(b, &e); err != nil {
-			return err
-		}
-		if p := e.Progress; p != nil && !t.json {
-			live.say("%d records, %d rows, %d missing", p.Records, p.Rows, p.Missing)
-		}
-		if e.Result != nil {
-			done = e.Result
-		}
-		return nil
-	})
-	live.clear()
-	if err != nil {
-		return explain(err)
-	}
-	if done == nil {
-		return explain(errors.New("the server ended in the middle: ask again"))
+		return err
 	}
 	if t.json {
 		err = printJSON(out, done)

@@ -138,7 +138,7 @@ func (a *app) handleVerify(ctx context.Context, args json.RawMessage, send func(
 	for ctx.Err() == nil {
 		end, err := log.Next(limit, &rec)
 		if errors.Is(err, io.EOF) {
-			return control.VerifyEvent{Result: &out}, flush()
+			return control.Event[control.Verified, control.Verified]{Result: &out}, flush()
 		}
 		if err != nil {
 			return nil, err
@@ -156,7 +156,7 @@ func (a *app) handleVerify(ctx context.Context, args json.RawMessage, send func(
 		}
 		if time.Since(said) > time.Second {
 			said = time.Now()
-			_ = send(control.VerifyEvent{Progress: &out})
+			_ = send(control.Event[control.Verified, control.Verified]{Progress: &out})
 		}
 	}
 	return nil, ctx.Err()

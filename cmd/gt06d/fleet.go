@@ -3,10 +3,8 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -47,14 +45,12 @@ func (r registered) same(o registered) bool {
 	return r.Model == o.Model && r.Status == o.Status && (r.UTCOffset == nil) == (o.UTCOffset == nil) && (r.UTCOffset == nil || *r.UTCOffset == *o.UTCOffset)
 }
 
-// directoryFile is devices.json. Another version is refused.
+// directoryFile is devices.json, see readState.
 type directoryFile struct {
 	Version int                   `json:"version"`
 	Policy  string                `json:"policy,omitempty"`
 	Devices map[string]registered `json:"devices"`
 }
-
-const directoryVersion = 1
 
 // Len implements server.Directory.
 func (d *directory) Len() int {
@@ -93,19 +89,9 @@ func (d *directory) effective() string {
 // read takes what the last owner of the data directory knew.
 func (d *directory) read(path, standard string) error {
 	d.path, d.standard = path, standard
-	b, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
 	var f directoryFile
-	if err == nil {
-		err = json.Unmarshal(b, &f)
-	}
-	if err == nil && f.Version != directoryVersion {
-		err = fmt.Errorf("it has version %d, this program reads %d", f.Version, directoryVersion)
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+	if err := readState(path, &f); err != nil || f.Version == 0 {
+		return err
 	}
 	m := make(map[protocol.IMEI]registered, len(f.Devices))
 	for s, r := range f.Devices {
@@ -143,7 +129,7 @@ func (d *directory) load(ctx context.Context, s *sqlstore.Store) (changed bool, 
 func (d *directory) save() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	f := directoryFile{Version: directoryVersion, Devices: map[string]registered{}}
+	f := directoryFile{Version: stateVersion, Devices: map[string]registered{}}
 	if p := d.policy.Load(); p != nil {
 		f.Policy = *p
 	}
@@ -152,21 +138,7 @@ func (d *directory) save() error {
 			f.Devices[imei.String()] = r
 		}
 	}
-	b, err := json.Marshal(f)
-	if err != nil {
-		return err
-	}
-	return replaceFile(d.path, b)
-}
-
-// replaceFile writes a file anew, so that a kill leaves the old or the new one.
-func replaceFile(path string, b []byte) error {
-	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	return errors.Join(err, f.Sync(), f.Close(), os.Rename(path+".new", path))
+	return writeState(d.path, f)
 }
 
 func (a *app) fleetPath() string { return filepath.Join(a.cfg.DataDir, "devices.json") }

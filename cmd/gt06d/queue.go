@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -46,19 +44,19 @@ type queue struct {
 	old  map[uint32]bool // of an earlier process: may have been sent already
 }
 
+// queueFile is queue.json, see readState.
+type queueFile struct {
+	Version  int      `json:"version"`
+	Commands []queued `json:"commands"`
+}
+
 func (q *queue) load(path string) error {
 	q.path = path
-	b, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
+	var f queueFile
+	if err := readState(path, &f); err != nil {
+		return err
 	}
-	if err == nil {
-		err = json.Unmarshal(b, &q.list)
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	q.old = map[uint32]bool{}
+	q.list, q.old = f.Commands, map[uint32]bool{}
 	for _, c := range q.list {
 		q.old[c.Flag] = true
 	}
@@ -66,13 +64,7 @@ func (q *queue) load(path string) error {
 }
 
 // save writes the file anew. mu is held.
-func (q *queue) save() error {
-	b, err := json.Marshal(q.list)
-	if err != nil {
-		return err
-	}
-	return replaceFile(q.path, b)
-}
+func (q *queue) save() error { return writeState(q.path, queueFile{stateVersion, q.list}) }
 
 func (q *queue) add(c queued) error {
 	q.mu.Lock()

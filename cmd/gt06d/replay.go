@@ -49,7 +49,7 @@ func (a *app) handleReplay(ctx context.Context, args json.RawMessage, send func(
 	if err := r.run(ctx); err != nil {
 		return nil, err
 	}
-	return control.ReplayEvent{Result: &r.done}, nil
+	return control.Event[control.Replayed, control.Replayed]{Result: &r.done}, nil
 }
 
 type replay struct {
@@ -85,7 +85,7 @@ func (r *replay) run(ctx context.Context) error {
 		r.done.Read++
 		if time.Since(said) > time.Second {
 			said = time.Now()
-			_ = r.send(control.ReplayEvent{Progress: &r.done})
+			_ = r.send(control.Event[control.Replayed, control.Replayed]{Progress: &r.done})
 		}
 		at := time.UnixMicro(rec.ReceivedAt)
 		switch {

@@ -64,7 +64,7 @@ func (a *app) handleImport(ctx context.Context, args json.RawMessage, send func(
 	say := func(step string, n int64) {
 		if time.Since(said) > time.Second {
 			said = time.Now()
-			_ = send(control.ImportEvent{Step: step, Records: n})
+			_ = send(control.Event[control.ImportProgress, control.Imported]{Progress: &control.ImportProgress{Step: step, Records: n}})
 		}
 	}
 	report, err := spool.Verify(ctx, s.dir, s.end, func(r *spool.Report) { say("verified", r.Records) })
@@ -90,7 +90,7 @@ func (a *app) handleImport(ctx context.Context, args json.RawMessage, send func(
 	}
 	a.log.Info("another log is in the database", zap.String("dir", q.Dir), zap.Int64("recovered", out.Recovered), zap.Int64("merged", out.Merged),
 		zap.Int("damaged", out.Damaged), zap.Int64("missing_bytes", out.MissingBytes))
-	return control.ImportEvent{Result: &out}, nil
+	return control.Event[control.ImportProgress, control.Imported]{Result: &out}, nil
 }
 
 // firstAfter returns when this server's log goes on after a time; zero: it does

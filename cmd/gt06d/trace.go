@@ -4,10 +4,8 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -41,29 +39,17 @@ type traces struct {
 	changed chan struct{}
 }
 
-// traceFile is traces.json. A file of another version is refused.
+// traceFile is traces.json, see readState.
 type traceFile struct {
 	Version int             `json:"version"`
 	Traces  []control.Trace `json:"traces"`
 }
 
-const traceVersion = 1
-
 func (t *traces) load(path string) error {
 	t.path, t.until, t.changed = path, map[protocol.IMEI]control.Trace{}, make(chan struct{}, 1)
-	b, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
 	var f traceFile
-	if err == nil {
-		err = json.Unmarshal(b, &f)
-	}
-	if err == nil && f.Version != traceVersion {
-		err = fmt.Errorf("version %d, not %d", f.Version, traceVersion)
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+	if err := readState(path, &f); err != nil {
+		return err
 	}
 	for _, have := range f.Traces {
 		if imei, err := protocol.ParseIMEI(have.IMEI); err == nil {
@@ -112,16 +98,7 @@ func (t *traces) set(imei protocol.IMEI, until time.Time, by string) ([]control.
 }
 
 // save writes the file anew. mu is held.
-func (t *traces) save() error {
-	b, err := json.Marshal(traceFile{traceVersion, t.list()})
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(t.path+".new", append(b, '\n'), 0o600); err != nil {
-		return err
-	}
-	return os.Rename(t.path+".new", t.path)
-}
+func (t *traces) save() error { return writeState(t.path, traceFile{stateVersion, t.list()}) }
 
 // expire forgets what is over and says what is wanted and when the next ends.
 func (t *traces) expire(now time.Time) (ended []control.Trace, next time.Duration) {

@@ -211,6 +211,13 @@ type Quarantined struct {
 	Reason     string `json:"reason"`
 }
 
+// Event is one line of the stream of work that takes its time: how far it is,
+// or, in the last one, what came of it.
+type Event[Progress, Result any] struct {
+	Progress *Progress `json:"progress,omitempty"`
+	Result   *Result   `json:"result,omitempty"`
+}
+
 // ReplayArgs asks to decode again what the log holds: of a time, or what is in
 // quarantine.
 type ReplayArgs struct {
@@ -228,12 +235,6 @@ type Replayed struct {
 	Remained int `json:"remained"` // frames that are in quarantine still
 	Refused  int `json:"refused"`  // frames whose rows the database refuses
 	Gone     int `json:"gone"`     // frames in quarantine that the log does not hold any more
-}
-
-// ReplayEvent is one line of the stream of a replay.
-type ReplayEvent struct {
-	Progress *Replayed `json:"progress,omitempty"`
-	Result   *Replayed `json:"result,omitempty"`
 }
 
 // ImportArgs asks to store what the log of another data directory holds.
@@ -257,11 +258,10 @@ type Imported struct {
 	MissingBytes int64     `json:"missing_bytes"` // so many
 }
 
-// ImportEvent is one line of the stream of an import.
-type ImportEvent struct {
-	Step    string    `json:"step,omitempty"` // verified, stored
-	Records int64     `json:"records,omitempty"`
-	Result  *Imported `json:"result,omitempty"`
+// ImportProgress is how far an import is.
+type ImportProgress struct {
+	Step    string `json:"step"` // verified, stored
+	Records int64  `json:"records"`
 }
 
 // Budget is how the disk fills: what log and database take, and how fast.
@@ -307,12 +307,6 @@ type Missing struct {
 	From time.Time `json:"from"` // receipt
 	To   time.Time `json:"to"`
 	Rows int64     `json:"rows"`
-}
-
-// VerifyEvent is one line of the stream of a verification.
-type VerifyEvent struct {
-	Progress *Verified `json:"progress,omitempty"`
-	Result   *Verified `json:"result,omitempty"`
 }
 
 // SchemaInfo is how the tables are and how this program wants them.
