@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"gt06/storage"
+	"gt06/storage/powertest"
 )
 
 // faulty is a disk whose operations may fail.
@@ -41,76 +42,29 @@ func (d faulty) syncData(f *os.File) error {
 	return d.files.syncData(f)
 }
 
-// mortal is a disk whose power is cut. What was written lies in files as a
-// page cache shows it; what would be found after the cut is made from what was
-// synced and a random part of the rest, sector by sector: all of it, none, or
-// any between, in any order. The name of a file that was created or removed is
-// certain only once its directory was synced. A sync may fail; then what it
-// should have kept is as uncertain as if nobody had asked, for good.
-type mortal struct {
-	mu      sync.Mutex
-	rand    *rand.Rand
-	failing float64 // share of syncs that fail
-	off     bool
-	known   map[string]*platter
-}
-
-// platter is what is certain of a file.
-type platter struct {
-	synced  []byte
-	named   bool // its name is on the disk
-	removed bool // and perhaps still is
-	failed  bool // a sync failed: no later one helps
-}
-
-var errPower = errors.New("the power is off")
-
-// newMortal knows what a directory holds: after a cut all of it is certain.
-func newMortal(t testing.TB, dir string, r *rand.Rand) *mortal {
-	t.Helper()
-	d := &mortal{rand: r, failing: 0.01, known: map[string]*platter{}}
-	entries, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		t.Fatal(err)
-	}
-	for _, e := range entries {
-		path := filepath.Join(dir, e.Name())
-		b, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		d.known[path] = &platter{synced: b, named: true}
-	}
-	return d
-}
-
-// process is who writes to it, until it is killed.
+// process is who writes to a disk whose power is cut, until it is killed.
 type process struct {
 	files
-	*mortal
-	dead bool
+	*powertest.Disk
+	dead atomic.Bool
 }
 
-func (p *process) kill() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.dead = true
-}
+var errKilled = errors.New("the process is gone")
 
-// do is one operation, unless the power is off.
+// do is one operation of a process that lives.
 func (p *process) do(op func() error) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.off || p.dead {
-		return errPower
-	}
-	return op()
+	return p.Do(func() error {
+		if p.dead.Load() {
+			return errKilled
+		}
+		return op()
+	})
 }
 
 func (p *process) create(path string) (f *os.File, err error) {
 	err = p.do(func() error {
 		if f, err = p.files.create(path); err == nil {
-			p.known[path] = &platter{}
+			p.Created(path)
 		}
 		return err
 	})
@@ -140,97 +94,21 @@ func (p *process) syncData(f *os.File) error {
 	}); err != nil {
 		return err
 	}
-	return p.do(func() error {
-		on := p.known[f.Name()]
-		if p.rand.Float64() < p.failing {
-			on.failed = true
-			return errors.New("EIO")
-		}
-		if !on.failed {
-			on.synced = now
-		}
-		return nil
-	})
+	return p.do(func() error { return p.Synced(f.Name(), now) })
 }
 
 func (p *process) syncDir(dir string) error {
 	return p.do(func() error {
-		for path, on := range p.known {
-			switch {
-			case filepath.Dir(path) != dir:
-			case on.removed:
-				delete(p.known, path)
-			default:
-				on.named = true
-			}
-		}
+		p.DirSynced(dir)
 		return nil
 	})
 }
 
 func (p *process) remove(path string) error {
 	return p.do(func() error {
-		if on := p.known[path]; on != nil {
-			on.removed = true
-		}
+		p.Removed(path)
 		return p.files.remove(path)
 	})
-}
-
-// trusted says whether no sync has failed: the records of a killed owner may be
-// in a page cache that is not written any more.
-func (d *mortal) trusted() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, p := range d.known {
-		if p.failed {
-			return false
-		}
-	}
-	return true
-}
-
-// cut takes the power and writes what is found afterwards to another directory.
-// certain is called in between: what was answered until then was answered.
-func (d *mortal) cut(t testing.TB, to string, certain func()) {
-	t.Helper()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.off = true
-	certain()
-	if err := os.MkdirAll(to, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	for path, p := range d.known {
-		if !p.named && d.rand.IntN(2) == 0 || p.removed && d.rand.IntN(2) == 0 {
-			continue
-		}
-		now, err := os.ReadFile(path)
-		if err != nil { // removed
-			now = p.synced
-		}
-		if err := os.WriteFile(filepath.Join(to, filepath.Base(path)), d.found(p.synced, now), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// found mixes what is certain with what is not.
-func (d *mortal) found(synced, now []byte) []byte {
-	const sector = 512
-	share := []float64{0, 1, d.rand.Float64()}[d.rand.IntN(3)]
-	size := len(synced)
-	if grown := len(now) - size; grown > 0 {
-		size += d.rand.IntN(grown + 1)
-	}
-	b := make([]byte, size)
-	copy(b, synced)
-	for at := 0; at < size; at += sector {
-		if end := min(at+sector, size, len(now)); at < end && d.rand.Float64() < share {
-			copy(b[at:end], now[at:end])
-		}
-	}
-	return b
 }
 
 // TestPowerLoss cuts the power again and again under servers that write, fail to
@@ -255,7 +133,7 @@ func TestPowerLoss(t *testing.T) {
 			dir, answered, next = filepath.Join(root, fmt.Sprint(n)), map[int]bool{}, new(atomic.Int64)
 		}
 		after := filepath.Join(root, fmt.Sprintf("%d-after", n))
-		live(t, newMortal(t, dir, r), dir, after, r, answered, next)
+		live(t, powertest.New(t, dir, r, 0.01), dir, after, r, answered, next)
 		_ = os.RemoveAll(dir)
 		dir = after
 		found := map[int]bool{}
@@ -288,18 +166,18 @@ func TestPowerLoss(t *testing.T) {
 
 // live is one life of a directory between two cuts: owners that append from
 // several loops, some of which are killed.
-func live(t testing.TB, d *mortal, dir, after string, r *rand.Rand, answered map[int]bool, next *atomic.Int64) {
+func live(t testing.TB, d *powertest.Disk, dir, after string, r *rand.Rand, answered map[int]bool, next *atomic.Int64) {
 	t.Helper()
 	owners, enough := 1+r.IntN(3), int64(1+r.IntN(40))
 	var mu sync.Mutex
 	var said []int
 	for range owners {
-		p := &process{mortal: d}
+		p := &process{Disk: d}
 		w, err := Open(Options{Dir: dir, SegmentBytes: 8 << 10, MaxBytes: 1 << 30, MinFree: 1, disk: p})
 		if err != nil {
 			continue // a sync failed: the server would end, and start again
 		}
-		if d.trusted() { // what a killed owner left is answered by the next
+		if d.Trusted() { // what a killed owner left is answered by the next
 			list, _ := everything(t, dir)
 			said = append(said, list...)
 		}
@@ -333,7 +211,7 @@ func live(t testing.TB, d *mortal, dir, after string, r *rand.Rand, answered map
 		case <-ended: // the log is broken: the server ends
 		}
 		if owners--; owners == 0 {
-			d.cut(t, after, func() {
+			d.Cut(t, after, func() {
 				mu.Lock()
 				defer mu.Unlock()
 				for _, k := range said {
@@ -341,12 +219,12 @@ func live(t testing.TB, d *mortal, dir, after string, r *rand.Rand, answered map
 				}
 			})
 		}
-		p.kill()
+		p.dead.Store(true)
 		<-ended
 		_ = w.Close()
 	}
-	if !d.off { // the last owner could not open it
-		d.cut(t, after, func() {
+	if !d.Off() { // the last owner could not open it
+		d.Cut(t, after, func() {
 			for _, k := range said {
 				answered[k] = true
 			}

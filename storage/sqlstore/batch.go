@@ -119,7 +119,9 @@ func (s *Store) Cursor(ctx context.Context, node string) (epoch int64, pos stora
 }
 
 // lock reads the cursor and keeps others from moving it. An older epoch than
-// ours is taken over; a newer one fences us.
+// ours is taken over, a newer one fences us. Taking over is a write of its own:
+// its commit also makes certain what a process that was killed had written to
+// SQLite and not synced, before the log hears that it need not keep it.
 func (w *Writer) lock(ctx context.Context, tx *sqlx.Tx) (cursor, error) {
 	var have cursor
 	err := tx.GetContext(ctx, &have, "SELECT epoch, position FROM ingest_cursors WHERE node = ? AND shard = 0"+w.s.d.forUpdate(), w.node)
@@ -132,6 +134,12 @@ func (w *Writer) lock(ctx context.Context, tx *sqlx.Tx) (cursor, error) {
 	}
 	if have.Epoch > w.epoch {
 		return have, fmt.Errorf("%w: epoch %d, ours is %d", ErrFenced, have.Epoch, w.epoch)
+	}
+	if have.Epoch < w.epoch {
+		if _, err := tx.ExecContext(ctx, "UPDATE ingest_cursors SET epoch = ? WHERE node = ? AND shard = 0", w.epoch, w.node); err != nil {
+			return have, fmt.Errorf("take the cursor over: %w", err)
+		}
+		have.Epoch = w.epoch
 	}
 	return have, nil
 }

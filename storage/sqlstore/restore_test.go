@@ -3,11 +3,7 @@ package sqlstore_test
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/jmoiron/sqlx"
 
@@ -81,69 +77,4 @@ func TestOlderDatabaseIsFilled(t *testing.T) {
 		}
 		whole(t, db, 2600)
 	})
-}
-
-// What a power cut leaves of SQLite is its file and a part of its log of
-// changes, whose last transactions may be missing or torn: the database opens,
-// says where the log stands, and the gap is filled.
-func TestPowerLossOfSQLite(t *testing.T) {
-	t.Parallel()
-	cuts := 40
-	if os.Getenv("GT06_SOAK") != "" {
-		cuts = 1000
-	}
-	seed := uint64(time.Now().UnixNano())
-	r := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // a test's
-	t.Logf("seed %d", seed)
-	now := func() time.Time { return base.Add(time.Hour) }
-	dir := t.TempDir()
-	log, lost := newLog(), 0
-	for n := range cuts {
-		s, err := sqlstore.Open(context.Background(), sqlstore.Options{Kind: sqlstore.SQLite, Dir: dir, Now: now})
-		if err != nil {
-			t.Fatalf("cut %d: %v, seed %d", n, err, seed)
-		}
-		_, position, err := s.Cursor(context.Background(), "node")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if position < log.Durable() {
-			lost++
-		}
-		for range 1 + r.IntN(4) {
-			have := int(log.Durable())
-			log.add(mixed(have, have+1+r.IntN(40))...)
-			drain(t, s, log, int64(n+1))
-		}
-		after := t.TempDir()
-		for _, name := range []string{"gt06.db", "gt06.db-wal"} {
-			b, err := os.ReadFile(filepath.Join(dir, name))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if name == "gt06.db-wal" && len(b) > 0 {
-				b = b[:r.IntN(len(b)+1)]
-				if len(b) > 0 && r.IntN(2) == 0 {
-					b[len(b)-1-r.IntN(min(len(b), 4096))] ^= 0x10 // its last page is torn
-				}
-			}
-			if err := os.WriteFile(filepath.Join(after, name), b, 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-		_ = s.Close()
-		dir = after
-	}
-	s := openStore(t, sqlstore.Options{Kind: sqlstore.SQLite, Dir: dir, Now: now})
-	drain(t, s, log, int64(cuts+1))
-	db, err := sqlx.Open("sqlite", "file:"+dir+"/gt06.db")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close() //nolint:errcheck // read only
-	whole(t, db, int(log.Durable()))
-	t.Logf("%d cuts, %d of them lost transactions, %d records", cuts, lost, log.Durable())
-	if lost == 0 {
-		t.Error("no cut lost anything: the test shows nothing")
-	}
 }

@@ -53,7 +53,14 @@ func (l *memoryLog) Notify() <-chan struct{} {
 func (l *memoryLog) Release(p storage.Position) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.released = p
+	l.released = max(l.released, p)
+}
+
+// Released is up to where the log may have dropped its records.
+func (l *memoryLog) Released() storage.Position {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.released
 }
 
 func (l *memoryLog) Read(from storage.Position) sqlstore.Reader { return &memoryReader{l, from} }

@@ -201,67 +201,18 @@ func TestDatabaseDownForAWholeRun(t *testing.T) {
 	d.check(f, res)
 }
 
-// cutter passes connections through and cuts them after a random number of
-// bytes.
-func cutter(t *testing.T, target string) (addr string, cuts func() int) {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // loopback
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = ln.Close() })
-	var mu sync.Mutex
-	n := 0
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			s, err := net.Dial("tcp", target) //nolint:noctx // loopback
-			if err != nil {
-				_ = c.Close()
-				continue
-			}
-			end := func() { _ = c.Close(); _ = s.Close() }
-			budget := 2000 + rand.IntN(150_000)
-			pass := func(dst, src net.Conn, share int) {
-				buf := make([]byte, 4096)
-				for left := share; left > 0; {
-					k, err := src.Read(buf[:min(left, len(buf))])
-					if err != nil {
-						end()
-						return
-					}
-					left -= k
-					if _, err := dst.Write(buf[:k]); err != nil {
-						end()
-						return
-					}
-				}
-				mu.Lock()
-				n++
-				mu.Unlock()
-				end()
-			}
-			go pass(s, c, budget)
-			go pass(c, s, budget/8)
-		}
-	}()
-	return ln.Addr().String(), func() int { mu.Lock(); defer mu.Unlock(); return n }
-}
-
 func TestDatabaseConnectionIsCut(t *testing.T) {
 	t.Parallel()
 	db := mariadbtest.Start(t)
 	schema := db.Schema(t)
-	addr, cuts := cutter(t, fmt.Sprintf("127.0.0.1:%d", db.Port))
+	tcp := fmt.Sprintf("127.0.0.1:%d", db.Port)
+	cutter := mariadbtest.NewCutter(t, rand.Uint64(), "tcp", tcp)
 	// The schema is made undisturbed; the rows come through the cutter.
 	d := newDaemon(t, "--store", "mariadb", "--dsn", schema)
 	d.start()
 	d.drained()
 	d.stop()
-	d.args[3] = strings.Replace(schema, fmt.Sprintf("127.0.0.1:%d", db.Port), addr, 1)
+	d.args[3] = strings.Replace(schema, "tcp("+tcp+")", "unix("+cutter.Socket+")", 1)
 	d.start()
 	f := fleet.New(fleet.Options{Addr: d.addr, Devices: 50, Rate: 20, Duration: 6 * time.Second})
 	res := f.Run(t.Context())
@@ -269,8 +220,8 @@ func TestDatabaseConnectionIsCut(t *testing.T) {
 	d.args[3] = schema
 	d.start()
 	d.check(f, res)
-	t.Logf("%d connections cut", cuts())
-	if cuts() == 0 {
+	t.Logf("connections cut: %s", cutter)
+	if cutter.Sum() == 0 {
 		t.Error("no connection was cut: the test shows nothing")
 	}
 }
