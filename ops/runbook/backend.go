@@ -281,9 +281,10 @@ func (l objectLock) Holder(ctx context.Context) (ops.Holder, error) {
 
 // tagLock is the lock as a tag of the instance: "<change>@<host>@<since>". Tags
 // are not compare-and-swap: a writer waits until any other that saw it free has
-// written too, and the value that stands then has won. It fails where a host
-// stands still for longer than that between its look and its write; a bucket
-// has no such gap.
+// written too, and the value that stands then has won. A writer that took
+// longer than that from its look to its write may have written over a winner,
+// who is at work: it has not got the lock, and leaves its tag, so that nobody
+// else gets it. A bucket needs none of this.
 type tagLock struct {
 	cloud    *cloud.Cloud
 	instance string
@@ -293,7 +294,7 @@ type tagLock struct {
 // raceTime is how long two writers may be apart.
 func raceTime(config ops.Config) time.Duration {
 	if config.AWS.EndpointURL != "" {
-		return 100 * time.Millisecond
+		return time.Second
 	}
 	return 3 * time.Second
 }
@@ -311,6 +312,7 @@ func (l tagLock) Holder(ctx context.Context) (ops.Holder, error) {
 }
 
 func (l tagLock) Acquire(ctx context.Context, h ops.Holder) (ops.Holder, error) {
+	began := time.Now()
 	who, err := l.Holder(ctx)
 	if err != nil {
 		return who, err
@@ -320,6 +322,10 @@ func (l tagLock) Acquire(ctx context.Context, h ops.Holder) (ops.Holder, error) 
 	}
 	if err := l.cloud.Tag(ctx, l.instance, cloud.Tags{cloud.TagLock: value(h)}); err != nil {
 		return who, cloudError(err)
+	}
+	if took := time.Since(began); took > l.race {
+		return who, ops.Fail(ops.Busy, fmt.Errorf("the lock was free, and written only %s later: another may have taken it meanwhile", took.Round(time.Millisecond)),
+			"see that nobody works on it, then gt06ctl ops change abandon "+h.Change, "a lock without this gap: journal.s3_uri")
 	}
 	timer := time.NewTimer(l.race)
 	defer timer.Stop()
