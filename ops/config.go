@@ -89,6 +89,8 @@ type Services struct {
 	PM2User    string   `yaml:"pm2_user"`
 	PM2Apps    []string `yaml:"pm2_apps"`
 	NginxUnit  string   `yaml:"nginx_unit"`
+	NginxPID   string   `yaml:"nginx_pid"` // file with the process of nginx' master
+	Page       string   `yaml:"page"`      // URL of the application, on this machine
 	Traccar    bool     `yaml:"traccar"`
 }
 
@@ -171,7 +173,7 @@ func ParseConfig(b []byte) (Config, error) {
 		Gate:     GateKeys{MaxAge: Span(4 * time.Hour), LockRequired: []Action{Migrate, Financial}, MinReason: 12},
 		Limits:   Limits{DiskPct: 95, InodePct: 95, LoadFactor: 2, LoadRise: 3},
 		GT06:     GT06{Port: devicePort, Unit: "gt06d.service", DataDir: "/var/lib/gt06", MetricsURL: "http://127.0.0.1:8023/metrics", Heartbeat: Span(3 * time.Minute), StormFactor: 3},
-		Services: Services{MariaDB: "mariadb.service", LaravelDir: "/var/www/quickport-laravel", PM2User: "ubuntu", NginxUnit: "nginx.service"},
+		Services: Services{MariaDB: "mariadb.service", LaravelDir: "/var/www/quickport-laravel", PM2User: "ubuntu", NginxUnit: "nginx.service", NginxPID: "/run/nginx.pid", Page: "http://127.0.0.1/"},
 		Backup:   Backup{DBs: []string{"quickport_crm_laravel", "gt06"}, Dir: "/var/backups", Keep: 7, DefaultsFile: "/etc/gt06/backup.cnf"},
 		Journal:  Storage{Dir: "/var/lib/gt06ops/journal"},
 		Lock:     LockKeys{File: "/run/gt06ops.lock"},

@@ -45,10 +45,10 @@ func NewMachine(c ops.Config, socket string) Machine {
 		System: s, Config: c,
 		DB:      host.MariaDB{System: s},
 		PM2:     host.PM2{System: s, User: c.Services.PM2User},
-		Nginx:   host.Nginx{System: s, PIDFile: "/run/nginx.pid"},
+		Nginx:   host.Nginx{System: s, PIDFile: c.Services.NginxPID},
 		Laravel: host.Laravel{System: s, Dir: c.Services.LaravelDir},
 		Server:  control.Client{Path: socket},
-		Logs:    "/var/log", Page: "http://127.0.0.1/", Now: time.Now, Watch: 3 * time.Second,
+		Logs:    "/var/log", Page: c.Services.Page, Now: time.Now, Watch: 3 * time.Second,
 		Paths: []string{"/", "/boot", "/var", "/var/lib/mysql", c.Backup.Dir},
 	}
 	// Without the file root logs in by unix_socket, as the client does.

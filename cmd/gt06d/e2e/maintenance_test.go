@@ -12,9 +12,9 @@ import (
 
 // TestWholeMaintenance is a planned maintenance as an operator does it, over a
 // real server with devices: open, snapshot, resize from another machine, then
-// on the machine restart of all there is (MariaDB, and the server), validation, close. No device
-// notices. The cloud is the fake, and moto. Restart with nginx, pm2 and Laravel
-// is tested in ops/runbook.
+// on the machine restart of all there is (MariaDB, Laravel behind a dump, pm2,
+// nginx, the server), validation, close. No device notices. The cloud is the
+// fake, and moto.
 func TestWholeMaintenance(t *testing.T) {
 	t.Parallel()
 	for name, cloud := range map[string]func(*testing.T) (fake.Site, func(fake.Site)){
@@ -34,8 +34,10 @@ func TestWholeMaintenance(t *testing.T) {
 			site, enter := cloud(t)
 			d := newDaemon(t, probation(t, time.Second)...)
 			o := maintainer(t, site, d)
+			beside := withServices(t, o)
 			d.start()
-			f := fleet.New(fleet.Options{Addr: d.addr, Devices: 20, Rate: 2, Duration: 12 * time.Second})
+			// It ends when the maintenance is over, however long that takes here.
+			f := fleet.New(fleet.Options{Addr: d.addr, Devices: 20, Rate: 2, Duration: 5 * time.Minute})
 			wait := run(f)
 			began := time.Now()
 			o.ops("change", "open", "--action", "disk-resize", "--reason", "the disk is at 91 percent")
@@ -55,9 +57,11 @@ func TestWholeMaintenance(t *testing.T) {
 			if now := generation(); now <= was {
 				t.Errorf("generation %d after %d", now, was)
 			}
+			beside.restarted(o)
 			o.ops("validate")
 			o.ops("change", "close")
 			o.ops("verify-journal")
+			f.Finish()
 			t.Logf("maintenance with %s in %s", name, time.Since(began).Round(time.Millisecond))
 			res := wait()
 			nobodyNoticed(t, &res, 20)

@@ -80,6 +80,7 @@ func TestWorstCaseWithSalvage(t *testing.T) {
 	t.Cleanup(a.Close)
 	site := a.Production()
 	o := maintainer(t, site, d)
+	o.keys("services: {mariadb: \"\", nginx_unit: \"\", laravel_dir: \"\"}\n") // the server is alone
 	d.start()
 	send := func(first, devices int, seconds time.Duration) (*fleet.Fleet, fleet.Result) {
 		f := fleet.New(fleet.Options{Addr: d.addr, Devices: devices, First: first, Rate: 20, Duration: seconds, Torn: 0.2})
@@ -140,11 +141,12 @@ type operated struct {
 	t      *testing.T
 	config string
 	before []string // flags in front of ops
+	env    []string
 }
 
 // maintainer writes the configuration for a site whose server is d, which gets a
-// port of its own: who holds it is asked for the whole machine. Of the services beside it
-// there is MariaDB at most, and others keep the machine busy.
+// port of its own: who holds it is asked for the whole machine, which others
+// keep busy.
 func maintainer(t *testing.T, site fake.Site, d *daemon) *operated {
 	t.Helper()
 	free, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // local
@@ -158,15 +160,7 @@ func maintainer(t *testing.T, site fake.Site, d *daemon) *operated {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	database, login := `mariadb: ""`, ""
-	if socket := os.Getenv("GT06_TEST_MARIADB"); socket != "" {
-		path := filepath.Join(dir, "backup.cnf")
-		if err := os.WriteFile(path, []byte("[client]\nuser = root\nsocket = "+socket+"\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		database, login = "mariadb: mariadb.service", "backup: {defaults_file: "+path+"}\n"
-	}
-	more := "services: {" + database + ", nginx_unit: \"\", laravel_dir: \"\"}\nlimits: {load_factor: 1000, load_rise: 1000, disk_pct: 99}\ngt06: {port: " + port + ", devices_updated: \"simulated ones dial it\"}\n" + login
+	more := "limits: {load_factor: 1000, load_rise: 1000, disk_pct: 99}\ngt06: {port: " + port + ", devices_updated: \"simulated ones dial it\"}\n"
 	o := &operated{t: t, config: filepath.Join(dir, "ops.yaml"), before: []string{"--data-dir", d.dir}}
 	if err := os.WriteFile(o.config, []byte(site.Config(dir)+more), 0o600); err != nil {
 		t.Fatal(err)
@@ -174,10 +168,22 @@ func maintainer(t *testing.T, site fake.Site, d *daemon) *operated {
 	return o
 }
 
+// keys adds settings to the configuration.
+func (o *operated) keys(text string) {
+	o.t.Helper()
+	b, err := os.ReadFile(o.config)
+	if err == nil {
+		err = os.WriteFile(o.config, append(b, text...), 0o600)
+	}
+	if err != nil {
+		o.t.Fatal(err)
+	}
+}
+
 func (o *operated) run(args ...string) (string, error) {
 	cmd := exec.CommandContext(context.Background(), filepath.Join(programs, "gt06ctl"), append(append(append([]string{}, o.before...), "ops", "--config", o.config), args...)...) //nolint:gosec // the program under test
 	var errs strings.Builder
-	cmd.Stderr = &errs
+	cmd.Stderr, cmd.Env = &errs, append(os.Environ(), o.env...)
 	out, err := cmd.Output()
 	if err != nil {
 		err = fmt.Errorf("%v: %w\n%s", args, err, errs.String())
