@@ -160,6 +160,7 @@ func TestWhatDevicesWriteDoesNotSteerTheTerminal(t *testing.T) {
 		"spool list":     "looks at files: numbers",
 		"spool verify":   "looks at files: numbers",
 		"stop":           "ends the server: prints a pid",
+		"store init":     "asks MariaDB, not the server; has a test of its own",
 		"man":            "writes manuals: no --json",
 	}
 	runnable(command(), func(c *cobra.Command) {

@@ -15,7 +15,7 @@ import (
 
 func (t *tool) storeCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "store", Short: "Look at the database: room, completeness, schema",
+		Use: "store", Short: "Look at the database: room, completeness, schema; make it",
 		Example: "  gt06ctl store budget\n  gt06ctl store verify --from 2h\n  gt06ctl store migrate --plan",
 	}
 	var from, to string
@@ -59,7 +59,7 @@ it changes nothing that a server would not have changed.`,
 			Example: "  gt06ctl store budget\n  gt06ctl store budget --json",
 			RunE:    func(cmd *cobra.Command, _ []string) error { return t.storeBudget(cmd.Context(), cmd.OutOrStdout()) },
 		},
-		verify, migrate,
+		verify, migrate, t.storeInitCommand(),
 	)
 	return c
 }

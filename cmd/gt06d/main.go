@@ -107,7 +107,6 @@ code that a start would.`,
 	c.Flags().BoolVar(&reference, "reference", false, "print what can be set, as Markdown")
 	c.Flags().BoolVar(&trying, "try", false, "say what is missing before a server could serve")
 	c.Flags().BoolVar(&asJSON, "json", false, "with --try: print JSON for programs")
-	c.MarkFlagsMutuallyExclusive("reference", "try")
 	return c
 }
 
