@@ -44,9 +44,13 @@ func TestBadDay(t *testing.T) {
 // refused with its check, and nothing of the machine is changed.
 func TestRefused(t *testing.T) {
 	t.Parallel()
-	today := time.Now().In(time.FixedZone("IST", 19800)).Format(time.DateOnly)
-	good := func(site fake.Site, id string) fake.Snapshot {
-		return fake.Snapshot{Volume: site.Volume, Description: today + ": the disk is at 91 percent", Tags: map[string]string{
+	day := func(age time.Duration) string {
+		return time.Now().Add(-age).In(time.FixedZone("IST", 19800)).Format(time.DateOnly)
+	}
+	today := day(0)
+	good := func(site fake.Site, id string, age time.Duration) fake.Snapshot {
+		today := day(age)
+		return fake.Snapshot{Volume: site.Volume, Age: age, Description: today + ": the disk is at 91 percent", Tags: map[string]string{
 			"Name": "prod-root-" + today + "-before-disk-resize", cloud.TagInstance: site.Instance, cloud.TagChange: id,
 		}}
 	}
@@ -64,12 +68,14 @@ func TestRefused(t *testing.T) {
 			s.Tags["Name"] = "prod-root-" + today + "-before-ssh-fix"
 		}},
 		"without a reason": {"G5", nil, func(_ *fake.AWS, _ fake.Site, s *fake.Snapshot) { s.Description = today }},
-		"stale":            {"G6", nil, func(_ *fake.AWS, _ fake.Site, s *fake.Snapshot) { s.Age = 5 * time.Hour }},
-		"clock off":        {"G6", nil, func(a *fake.AWS, _ fake.Site, _ *fake.Snapshot) { a.Skew = 5 * time.Minute }},
-		"made by a plan":   {"G7", nil, func(_ *fake.AWS, _ fake.Site, s *fake.Snapshot) { s.Tags["aws:backup:source-resource"] = "x" }},
-		"shared":           {"G8", nil, func(_ *fake.AWS, _ fake.Site, s *fake.Snapshot) { s.Shared = true }},
-		"no Recycle Bin":   {"G9", []string{"--mode", "stop"}, func(a *fake.AWS, _ fake.Site, _ *fake.Snapshot) { a.Protect(nil, nil, nil) }},
-		"Elastic IP lost":  {"G10", nil, func(a *fake.AWS, site fake.Site, _ *fake.Snapshot) { a.PutAddress(site.Allocation, site.IP, "") }},
+		"stale": {"G6", nil, func(_ *fake.AWS, site fake.Site, s *fake.Snapshot) {
+			*s = good(site, s.Tags[cloud.TagChange], 5*time.Hour) // which may be the day before
+		}},
+		"clock off":       {"G6", nil, func(a *fake.AWS, _ fake.Site, _ *fake.Snapshot) { a.Skew = 5 * time.Minute }},
+		"made by a plan":  {"G7", nil, func(_ *fake.AWS, _ fake.Site, s *fake.Snapshot) { s.Tags["aws:backup:source-resource"] = "x" }},
+		"shared":          {"G8", nil, func(_ *fake.AWS, _ fake.Site, s *fake.Snapshot) { s.Shared = true }},
+		"no Recycle Bin":  {"G9", []string{"--mode", "stop"}, func(a *fake.AWS, _ fake.Site, _ *fake.Snapshot) { a.Protect(nil, nil, nil) }},
+		"Elastic IP lost": {"G10", nil, func(a *fake.AWS, site fake.Site, _ *fake.Snapshot) { a.PutAddress(site.Allocation, site.IP, "") }},
 		"Elastic IP elsewhere": {"G10", nil, func(a *fake.AWS, site fake.Site, _ *fake.Snapshot) {
 			a.PutAddress(site.Allocation, site.IP, "i-00000000000000001")
 		}},
@@ -79,7 +85,7 @@ func TestRefused(t *testing.T) {
 			a, site := guarded(t)
 			o := newOperator(t, site)
 			id := o.open("disk-resize", "the disk is at 91 percent")
-			s := good(site, id)
+			s := good(site, id, 0)
 			c.spoil(a, site, &s)
 			a.PutSnapshot(s)
 			code, text := o.apply("", append([]string{"resize", "volume", "--size", "40"}, c.args...)...)
