@@ -86,9 +86,13 @@ func inventedLogin() []byte {
 	return protocol.AppendFrame(nil, 0x01, imei.AppendBCD(nil), 1)
 }
 
-const halfOpen = 5000
+const (
+	halfOpen = 5000
+	captured = 900_000 // devices from here on are known, and in the wrong hands
+)
 
 func attacks() []attack {
+	yesterday := time.Now().UTC().Truncate(24 * time.Hour).Add(-time.Hour)
 	scans := [][]byte{
 		[]byte("GET / HTTP/1.1\r\nHost: x\r\nUser-Agent: Mozilla/5.0 zgrab/0.x\r\n\r\n"), []byte("SSH-2.0-Go\r\n"),
 		append([]byte{0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3}, bytes.Repeat([]byte{7}, 600)...), []byte("\x03\x00\x00\x13\x0e\xe0\x00\x00\x00\x00\x00\x01\x00\x08\x00\x03\x00\x00\x00"),
@@ -161,7 +165,7 @@ func attacks() []attack {
 					return
 				}
 				_ = c.(*net.TCPConn).SetReadBuffer(1024)
-				_, _ = c.Write(device.Build(device.Login, 900_000+n%20, 0, time.Now()).Bytes)
+				_, _ = c.Write(device.Build(device.Login, captured+n%20, 0, time.Now()).Bytes)
 				_ = c.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
 				for range 400 {
 					if _, err := c.Write(frame); err != nil {
@@ -174,10 +178,10 @@ func attacks() []attack {
 		{"replayed captures", func(ctx context.Context, a *attacker) {
 			// What a device of the fleet said, again and again from elsewhere.
 			var session []byte
-			at := time.Now().Add(-time.Hour)
-			session = append(session, device.Build(device.Login, 910_000, 0, at).Bytes...)
+			at := yesterday // the same whenever they come
+			session = append(session, device.Build(device.Login, captured+10_000, 0, at).Bytes...)
 			for n := range 20 {
-				session = append(session, device.Build(device.Location, 910_000, 1+n, at.Add(time.Duration(n)*time.Second)).Bytes...)
+				session = append(session, device.Build(device.Location, captured+10_000, 1+n, at.Add(time.Duration(n)*time.Second)).Bytes...)
 			}
 			every(ctx, 50, func(n int) {
 				if c := a.dial(ctx, n%5); c != nil {
@@ -197,7 +201,7 @@ func attacks() []attack {
 				}
 				raw, err := c.(*net.TCPConn).SyscallConn()
 				if err == nil {
-					_, _ = c.Write(device.Build(device.Login, 920_000+n%20, 0, time.Now()).Bytes)
+					_, _ = c.Write(device.Build(device.Login, captured+20_000+n%20, 0, time.Now()).Bytes)
 					cut := n % len(frame)
 					_, _ = c.Write(frame[:cut])
 					_ = raw.Write(func(fd uintptr) bool {
@@ -272,16 +276,24 @@ func configFile(t *testing.T, text string) string {
 // device waits 5 s. All attacks at once leave the machine no time at all: there
 // a tenth of those 5 s is the limit. A machine that does something else at that
 // moment gets two more tries; a server that lets devices wait needs three.
+// Memory is that of log and store at full speed, which attackers can ask for;
+// none of it is for an attacker alone.
 func TestAttackersBesideGoodDevices(t *testing.T) { //nolint:paralleltest // it measures
 	const devices, unknown, tries = 100, 6000, 3
 	d := newDaemon(t, "--config", configFile(t, fmt.Sprintf("limits: {unknown_devices: %d, address_devices: 1500, frames: 2000}\n", unknown)))
 	d.start()
 	d.drained()
 	// The fleet is known: who invents devices uses up the room for unknown ones.
+	// So are devices that attackers got hold of: they are let in.
 	var known []control.DeviceChange
 	for phase := range tries*2*(len(attacks())+1) + 2 {
 		for n := range devices {
 			known = append(known, control.DeviceChange{IMEI: device.IMEI(phase*1000 + n).String()})
+		}
+	}
+	for _, first := range []int{captured, captured + 10_000, captured + 20_000} {
+		for n := range 20 {
+			known = append(known, control.DeviceChange{IMEI: device.IMEI(first + n).String()})
 		}
 	}
 	var done control.DevicesChanged
@@ -293,24 +305,27 @@ func TestAttackersBesideGoodDevices(t *testing.T) { //nolint:paralleltest // it 
 		span = 30 * time.Second
 	}
 	phase := 0
-	// good runs a fleet for a while: it loses nothing and its connections stay.
-	good := func(t *testing.T) (p99 float64) {
+	// good runs a fleet for a while, until stop: it loses nothing and its
+	// connections stay.
+	good := func(t *testing.T, stop func()) (p99 float64) {
 		t.Helper()
 		phase++
 		f := fleet.New(fleet.Options{Addr: d.addr, Devices: devices, First: phase * 1000, Rate: 5, Duration: span, Arrival: 200, Torn: 0.1})
 		res := f.Run(t.Context())
+		stop()
 		if res.Lost > 0 || res.Reconnects > 0 || res.Refused > 0 {
 			t.Errorf("good devices: %+v", res)
 		}
 		d.check(f, res)
 		return res.Ack.P99
 	}
-	quiet := good(t)
+	quiet := good(t, func() {})
 	series, memory := d.series(), d.memory()
 	t.Logf("quiet: p99 %.1f ms; %d MiB resident, %d series", quiet, memory>>20, series)
-	under := func(t *testing.T, net int, spare float64, one attack) (well bool) {
+	under := func(t *testing.T, net int, spare, most float64, one attack) (well bool) {
 		t.Helper()
 		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
 		a := &attacker{addr: d.addr, net: byte(60 + net), dialed: new(atomic.Int64)}
 		var wg sync.WaitGroup
 		wg.Go(func() { one.run(ctx, a) })
@@ -321,33 +336,28 @@ func TestAttackersBesideGoodDevices(t *testing.T) { //nolint:paralleltest // it 
 				pauseUntil(ctx, 200*time.Millisecond)
 			}
 		})
-		p99 := good(t)
-		cancel()
-		wg.Wait()
+		p99 := good(t, func() { cancel(); wg.Wait() })
 		if p99 > 2*quiet+spare { // as quiet as it is now
-			quiet = max(quiet, good(t))
+			quiet = max(quiet, good(t, func() {}))
 		}
 		extra := float64(peak-memory) / (1 << 20)
 		t.Logf("%-28s p99 %7.1f ms (%.1f times quiet), %+5.1f MiB, %5d connections", one.name, p99, p99/quiet, extra, a.dialed.Load())
-		if extra > 40 {
-			t.Errorf("%.1f MiB more memory", extra)
-		}
-		return p99 <= 2*quiet+spare
+		return p99 <= 2*quiet+spare && extra <= most
 	}
-	try := func(net int, spare float64, one attack) {
+	try := func(net int, spare, most float64, one attack) {
 		t.Run(one.name, func(t *testing.T) {
 			for range tries {
-				if under(t, net, spare, one) {
+				if under(t, net, spare, most, one) {
 					return
 				}
 			}
-			t.Error("good devices wait")
+			t.Errorf("good devices wait, or more than %.0f MiB are taken", most)
 		})
 	}
 	for i, one := range attacks() {
-		try(i, 25, one)
+		try(i, 25, 40, one)
 	}
-	try(len(attacks()), 500, attack{"all of them", func(ctx context.Context, a *attacker) {
+	try(len(attacks()), 500, 64, attack{"all of them", func(ctx context.Context, a *attacker) {
 		var wg sync.WaitGroup
 		for i, one := range attacks() {
 			wg.Go(func() { one.run(ctx, &attacker{addr: a.addr, net: byte(100 + i), dialed: a.dialed}) })
@@ -360,7 +370,7 @@ func TestAttackersBesideGoodDevices(t *testing.T) { //nolint:paralleltest // it 
 	db := openRows(t, d)
 	for query, most := range map[string]int{
 		"SELECT COUNT(*) FROM devices": unknown, "SELECT COUNT(*) FROM quarantined_frames WHERE imei IS NULL": 2000,
-		"SELECT COUNT(*) FROM positions p JOIN devices d ON d.id = p.device_id WHERE d.imei = '" + device.IMEI(910_000).String() + "'": 20,
+		"SELECT COUNT(*) FROM positions p JOIN devices d ON d.id = p.device_id WHERE d.imei = '" + device.IMEI(captured+10_000).String() + "'": 20,
 	} {
 		var n int
 		if err := db.QueryRowContext(t.Context(), query).Scan(&n); err != nil || n > most {
