@@ -33,6 +33,7 @@ type App struct {
 	Since    time.Time // of the last start
 	Script   string
 	Dir      string
+	Cluster  bool // its workers share a socket that pm2's daemon holds
 }
 
 func (p PM2) home() (string, error) {
@@ -94,6 +95,7 @@ type listed struct {
 		Uptime   int64  `json:"pm_uptime"` // milliseconds since 1970, of the start
 		Script   string `json:"pm_exec_path"`
 		Dir      string `json:"pm_cwd"`
+		Mode     string `json:"exec_mode"`
 	} `json:"pm2_env"`
 }
 
@@ -121,7 +123,7 @@ func (p PM2) List(ctx context.Context) ([]App, error) {
 	for _, l := range list {
 		apps = append(apps, App{
 			ID: l.ID, Name: l.Name, PID: l.PID, Status: l.Env.Status, Restarts: l.Env.Restarts,
-			Since: time.UnixMilli(l.Env.Uptime), Script: l.Env.Script, Dir: l.Env.Dir,
+			Since: time.UnixMilli(l.Env.Uptime), Script: l.Env.Script, Dir: l.Env.Dir, Cluster: l.Env.Mode == "cluster_mode",
 		})
 	}
 	return apps, nil
@@ -149,6 +151,104 @@ func (p PM2) Start(ctx context.Context, dir, script, name string) error {
 	c.Dir = dir
 	_, err = p.System.run(ctx, c)
 	return err
+}
+
+// Description is all that pm2 knows of the processes of a program, in the form
+// of its own saved list: script, arguments, directory, interpreter, mode and the
+// whole environment, with its secrets.
+type Description []json.RawMessage
+
+// Describe returns what is needed to start a program of the list again as it
+// runs now. pm2 writes its list into a directory that only its user can read;
+// the list that starts with the machine stays as it is.
+func (p PM2) Describe(ctx context.Context, name string) (Description, error) {
+	dir, err := p.private()
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // a directory of our own
+	at := filepath.Join(dir, "list")
+	if err := p.with(ctx, at, "save", "--force"); err != nil {
+		return nil, err
+	}
+	b, err := os.ReadFile(at)
+	if err != nil {
+		return nil, err
+	}
+	var all, own Description
+	if err := json.Unmarshal(b, &all); err != nil {
+		return nil, fmt.Errorf("what pm2 saves of its list: %w", err)
+	}
+	for _, raw := range all {
+		var one struct {
+			Name   string `json:"name"`
+			Script string `json:"pm_exec_path"`
+		}
+		if err := json.Unmarshal(raw, &one); err != nil {
+			return nil, fmt.Errorf("what pm2 saves of its list: %w", err)
+		}
+		if one.Name == name && one.Script != "" {
+			own = append(own, raw)
+		}
+	}
+	if len(own) == 0 {
+		return nil, fmt.Errorf("pm2 saves nothing of %s that it could be started from", name)
+	}
+	return own, nil
+}
+
+// Recreate starts a program as it was described; one that is in the list
+// already is left alone.
+func (p PM2) Recreate(ctx context.Context, d Description) error {
+	dir, err := p.private()
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // a directory of our own
+	b, err := json.Marshal(d)
+	if err != nil {
+		return err
+	}
+	at := filepath.Join(dir, "list")
+	if err := os.WriteFile(at, b, 0o600); err != nil {
+		return err
+	}
+	if err := p.give(at); err != nil {
+		return err
+	}
+	return p.with(ctx, at, "resurrect")
+}
+
+// with runs a command of pm2 that takes another file for its saved list.
+func (p PM2) with(ctx context.Context, list string, args ...string) error {
+	c, err := p.command(args...)
+	if err != nil {
+		return err
+	}
+	c.Env = append(c.Env, "PM2_DUMP_FILE_PATH="+list, "PM2_DUMP_BACKUP_FILE_PATH="+list+".bak")
+	_, err = p.System.run(ctx, c)
+	return err
+}
+
+// private makes a directory that nobody but pm2's user can enter.
+func (p PM2) private() (string, error) {
+	dir, err := os.MkdirTemp("", "gt06-pm2-")
+	if err != nil {
+		return "", err
+	}
+	return dir, p.give(dir)
+}
+
+// give makes a path pm2's user's own.
+func (p PM2) give(path string) error {
+	if p.User == "" || os.Geteuid() != 0 {
+		return nil
+	}
+	_, id, err := identity(p.User)
+	if err != nil {
+		return err
+	}
+	return os.Chown(path, int(id.Uid), int(id.Gid))
 }
 
 // Resurrect starts what the saved list names and does not run.
