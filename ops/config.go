@@ -166,8 +166,27 @@ func ReadConfig(path string) (Config, error) {
 	return c, nil
 }
 
+// WithoutCloud is the configuration of a machine that has none: the defaults, and
+// nothing of AWS.
+func WithoutCloud() (Config, error) {
+	c := defaults()
+	var err error
+	c.zone, err = time.LoadLocation(c.Timezone)
+	return c, err
+}
+
 // ParseConfig is ReadConfig without the file.
 func ParseConfig(b []byte) (Config, error) {
+	c := defaults()
+	dec := yaml.NewDecoder(bytes.NewReader(b))
+	dec.KnownFields(true)
+	if err := dec.Decode(&c); err != nil && !errors.Is(err, io.EOF) {
+		return c, err
+	}
+	return c, c.check()
+}
+
+func defaults() Config {
 	c := Config{
 		AWS:      AWS{NamePrefix: "prod-root"},
 		Gate:     GateKeys{MaxAge: Span(4 * time.Hour), LockRequired: []Action{Migrate, Financial}, MinReason: 12},
@@ -182,12 +201,7 @@ func ParseConfig(b []byte) (Config, error) {
 	if os.Geteuid() != 0 { // an operator's own machine
 		c.Journal.Dir, c.Lock.File = ownPlaces()
 	}
-	dec := yaml.NewDecoder(bytes.NewReader(b))
-	dec.KnownFields(true)
-	if err := dec.Decode(&c); err != nil && !errors.Is(err, io.EOF) {
-		return c, err
-	}
-	return c, c.check()
+	return c
 }
 
 // ownPlaces are where the journal and the lock of a user are who is not root.

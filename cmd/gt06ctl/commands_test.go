@@ -162,6 +162,7 @@ func TestWhatDevicesWriteDoesNotSteerTheTerminal(t *testing.T) {
 		"stop":           "ends the server: prints a pid",
 		"store init":     "asks MariaDB, not the server; has a test of its own",
 		"man":            "writes manuals: no --json",
+		"takeover":       "prints a plan made of the machine, none of it from devices",
 	}
 	runnable(command(), func(c *cobra.Command) {
 		name := strings.TrimPrefix(c.CommandPath(), "gt06ctl ")

@@ -168,6 +168,11 @@ func (o *opsTool) mutate(ctx context.Context, cmd *cobra.Command, book bookOf, a
 	if err != nil {
 		return err
 	}
+	return o.sayPlan(cmd, p, pasteable(os.Args, "--apply"))
+}
+
+// sayPlan shows a plan that was not applied, and how to do it.
+func (o *opsTool) sayPlan(cmd *cobra.Command, p ops.Plan, apply string) error {
 	text := p.Text() + p.Hash() + "\n"
 	if err := o.say(cmd, map[string]any{"book": p.Book, "change": p.Change, "params": p.Params, "steps": p.Lines(), "plan": p.Hash(), "text": p.Text(), "applied": false}, text); err != nil {
 		return err
@@ -175,7 +180,7 @@ func (o *opsTool) mutate(ctx context.Context, cmd *cobra.Command, book bookOf, a
 	if len(p.Steps) == 0 {
 		return nil
 	}
-	return ops.Fail(ops.Pending, errors.New("this is the plan; nothing was changed"), "to do it: "+pasteable(os.Args, "--apply"))
+	return ops.Fail(ops.Pending, errors.New("this is the plan; nothing was changed"), "to do it: "+apply)
 }
 
 // pasteable is a command line to paste: the same one, with other flags of approval.
@@ -187,7 +192,9 @@ func pasteable(args []string, flags ...string) string {
 		switch arg := rest[0]; {
 		case arg == "--apply" || arg == "--yes" || arg == "--json" || strings.HasPrefix(arg, "--plan="):
 		case arg == "--plan":
-			rest = rest[min(1, len(rest)-1):]
+			if len(rest) > 1 && strings.HasPrefix(rest[1], "sha256:") { // of takeover it is alone
+				rest = rest[1:]
+			}
 		default:
 			line = append(line, arg)
 		}
@@ -250,6 +257,11 @@ func (o *opsTool) local(cmd *cobra.Command) (*opsWork, error) {
 	if o.profile != "" {
 		config.AWS.Profile = o.profile
 	}
+	return o.workOn(cmd, config), nil
+}
+
+// workOn is work of a configuration.
+func (o *opsTool) workOn(cmd *cobra.Command, config ops.Config) *opsWork {
 	out := cmd.OutOrStdout()
 	if o.json {
 		out = cmd.ErrOrStderr()
@@ -259,7 +271,7 @@ func (o *opsTool) local(cmd *cobra.Command) (*opsWork, error) {
 		Config: config, Out: out, BreakGlass: o.breakGlass, Failpoint: fail,
 		Journals: &ops.Journals{Dir: config.Journal.Dir, Actor: actor(), Now: time.Now, Failpoint: fail},
 		Confirm:  ops.Confirm{In: cmd.InOrStdin(), Terminal: terminal(cmd.InOrStdin()), Yes: o.yes, Plan: o.plan, Again: func(flags ...string) string { return pasteable(os.Args, flags...) }},
-	}}, nil
+	}}
 }
 
 // explainOps turns the kind of an error into the exit code.

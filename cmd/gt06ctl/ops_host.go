@@ -66,7 +66,7 @@ func (o *opsTool) portCommand() *cobra.Command {
 		Use: "port", Short: "Say who holds the devices' port", Example: "  gt06ctl ops port",
 		Long: "port finds the processes that listen on gt06.port: by the inode of the socket, so that\na name or an argument cannot deceive. To give the port to gt06d: gt06ctl ops takeover.",
 	}, func(cmd *cobra.Command, _ []string) error {
-		w, err := o.local(cmd)
+		w, err := o.localOrAlone(cmd)
 		if err != nil {
 			return err
 		}
@@ -175,25 +175,6 @@ upgraded to itself, which no device notices.`,
 		return m.Restart(what, uri)
 	})
 	c.Flags().StringVar(&uri, "s3", "", "where the dump goes: s3://BUCKET/PREFIX; default: backup.s3_uri, else backup.dir")
-	return c
-}
-
-func (o *opsTool) takeoverCommand() *cobra.Command {
-	var back bool
-	var app, dir, script string
-	c := o.mutating(&cobra.Command{
-		Use: "takeover", Short: "Give the devices' port from a program of pm2 to gt06d, or back",
-		Long: `takeover stops the program of pm2 that holds the port, starts gt06d, sees that it
-holds the port, and only then takes the program from pm2's list and from the one
-that starts with the machine. When gt06d does not start, the program is started
-again.`,
-		Example: "  gt06ctl ops takeover\n  gt06ctl ops takeover --back --dir /home/ubuntu/gt06-server --script index.js --apply",
-	}, func(w *opsWork, _ []string) ops.Runbook { m := o.machine(w); return m.Takeover(back, app, dir, script) })
-	f := c.Flags()
-	f.BoolVar(&back, "back", false, "from gt06d to the program of pm2")
-	f.StringVar(&app, "app", "gt06-gps-service", "the program of pm2")
-	f.StringVar(&dir, "dir", "", "its directory, for --back")
-	f.StringVar(&script, "script", "", "its script, for --back")
 	return c
 }
 

@@ -36,7 +36,8 @@ type App struct {
 	Cluster  bool // its workers share a socket that pm2's daemon holds
 }
 
-func (p PM2) home() (string, error) {
+// Place returns PM2_HOME.
+func (p PM2) Place() (string, error) {
 	if p.Home != "" {
 		return p.Home, nil
 	}
@@ -54,7 +55,7 @@ func (p PM2) home() (string, error) {
 // command is pm2 with arguments. Node's own directory goes in front of the
 // PATH, since pm2 under nvm is found by a login shell only.
 func (p PM2) command(args ...string) (Command, error) {
-	home, err := p.home()
+	home, err := p.Place()
 	if err != nil {
 		return Command{}, err
 	}
@@ -158,8 +159,8 @@ func (p PM2) Start(ctx context.Context, dir, script, name string) error {
 // whole environment, with its secrets.
 type Description []json.RawMessage
 
-// Describe returns what is needed to start a program of the list again as it
-// runs now. pm2 writes its list into a directory that only its user can read;
+// Describe returns what is needed to start a program again as it runs now, or as
+// the list that starts with the machine has it. pm2 writes its list into a directory that only its user can read;
 // the list that starts with the machine stays as it is.
 func (p PM2) Describe(ctx context.Context, name string) (Description, error) {
 	dir, err := p.private()
@@ -171,11 +172,27 @@ func (p PM2) Describe(ctx context.Context, name string) (Description, error) {
 	if err := p.with(ctx, at, "save", "--force"); err != nil {
 		return nil, err
 	}
-	b, err := os.ReadFile(at)
+	d, err := described(at, name)
+	if err != nil || len(d) > 0 {
+		return d, err
+	}
+	home, err := p.Place()
 	if err != nil {
 		return nil, err
 	}
-	var all, own Description
+	if d, err = described(filepath.Join(home, savedFile), name); err == nil && len(d) == 0 {
+		err = fmt.Errorf("pm2 knows nothing of %s that it could be started from", name)
+	}
+	return d, err
+}
+
+// described are the entries of a program in a list that pm2 saved.
+func described(list, name string) (own Description, err error) {
+	b, err := os.ReadFile(list)
+	if err != nil {
+		return nil, err
+	}
+	var all Description
 	if err := json.Unmarshal(b, &all); err != nil {
 		return nil, fmt.Errorf("what pm2 saves of its list: %w", err)
 	}
@@ -190,9 +207,6 @@ func (p PM2) Describe(ctx context.Context, name string) (Description, error) {
 		if one.Name == name && one.Script != "" {
 			own = append(own, raw)
 		}
-	}
-	if len(own) == 0 {
-		return nil, fmt.Errorf("pm2 saves nothing of %s that it could be started from", name)
 	}
 	return own, nil
 }
@@ -283,16 +297,30 @@ func (p PM2) Save(ctx context.Context) error {
 	if !slices.Equal(names, saved) {
 		return fmt.Errorf("pm2 saved %q and runs %q", saved, names)
 	}
-	return nil
+	// The list before this one is kept beside it and taken where this one cannot
+	// be read: what was deleted must not be in it either.
+	kept, err := p.list(backupFile)
+	if err == nil && slices.ContainsFunc(kept, func(name string) bool { return !slices.Contains(names, name) }) {
+		err = p.run(ctx, args...)
+	}
+	return err
 }
 
+// The lists that pm2 saves, in its directory.
+const (
+	savedFile  = "dump.pm2"
+	backupFile = "dump.pm2.bak"
+)
+
 // Saved returns the names in the list that starts with the machine, sorted.
-func (p PM2) Saved() ([]string, error) {
-	home, err := p.home()
+func (p PM2) Saved() ([]string, error) { return p.list(savedFile) }
+
+func (p PM2) list(file string) ([]string, error) {
+	home, err := p.Place()
 	if err != nil {
 		return nil, err
 	}
-	b, err := os.ReadFile(filepath.Join(home, "dump.pm2"))
+	b, err := os.ReadFile(filepath.Join(home, file))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -303,7 +331,7 @@ func (p PM2) Saved() ([]string, error) {
 		Name string `json:"name"`
 	}
 	if err := json.Unmarshal(b, &list); err != nil {
-		return nil, fmt.Errorf("dump.pm2: %w", err)
+		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	var names []string
 	for _, l := range list {
@@ -316,11 +344,11 @@ func (p PM2) Saved() ([]string, error) {
 // Exposed says whether others than its owner can read the saved list, which
 // holds the environment of every program.
 func (p PM2) Exposed() (path string, yes bool) {
-	home, err := p.home()
+	home, err := p.Place()
 	if err != nil {
 		return "", false
 	}
-	path = filepath.Join(home, "dump.pm2")
+	path = filepath.Join(home, savedFile)
 	info, err := os.Stat(path)
 	return path, err == nil && info.Mode().Perm()&0o044 != 0
 }

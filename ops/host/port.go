@@ -109,6 +109,30 @@ func (s System) Listeners() ([]Listener, error) {
 	return out, nil
 }
 
+// Established returns how many connections a port of this network namespace has:
+// those that are half open, of devices long gone, are among them.
+func (s System) Established(port uint16) (n int, err error) {
+	fs, err := procfs.NewFS(filepath.Join(s.Proc, "self"))
+	if err != nil {
+		return 0, err
+	}
+	tcp4, err := fs.NetTCP() //nolint:staticcheck // one namespace is enough, a netlink socket is not at hand in tests
+	if err != nil {
+		return 0, err
+	}
+	tcp6, err := fs.NetTCP6() //nolint:staticcheck // see above
+	if err != nil && exists(filepath.Join(s.Proc, "self/net/tcp6")) {
+		return 0, err
+	}
+	const established = 0x01 // TCP_ESTABLISHED
+	for _, line := range append(tcp4, tcp6...) {
+		if line.St == established && line.LocalPort == uint64(port) {
+			n++
+		}
+	}
+	return n, nil
+}
+
 // HoldersOf returns the processes that listen on a port in this network
 // namespace, and whether anything listens at all.
 func HoldersOf(list []Listener, port uint16) (holders []Process, taken bool) {

@@ -15,6 +15,7 @@ type Unit struct {
 	Name    string
 	State   string // active, inactive, failed, …; "no systemd", "not found"
 	MainPID int
+	Enabled bool // starts with the machine
 }
 
 // Active says whether it runs.
@@ -36,7 +37,7 @@ func (s System) Unit(ctx context.Context, names ...string) (Unit, error) {
 		return out, nil
 	}
 	for _, name := range names {
-		r, err := s.Exec(ctx, Command{Name: "systemctl", Args: []string{"show", "--property=LoadState,ActiveState,MainPID", "--", name}})
+		r, err := s.Exec(ctx, Command{Name: "systemctl", Args: []string{"show", "--property=LoadState,ActiveState,MainPID,UnitFileState", "--", name}})
 		if err != nil {
 			return out, err
 		}
@@ -55,14 +56,15 @@ func (s System) Unit(ctx context.Context, names ...string) (Unit, error) {
 		if values["LoadState"] == "not-found" {
 			continue
 		}
-		out = Unit{Name: name, State: values["ActiveState"]}
+		out = Unit{Name: name, State: values["ActiveState"], Enabled: values["UnitFileState"] == "enabled"}
 		out.MainPID, _ = strconv.Atoi(values["MainPID"])
 		return out, nil
 	}
 	return out, nil
 }
 
-// Systemctl starts, stops or restarts a unit and waits until it is done.
+// Systemctl starts, stops, restarts, enables or disables a unit and waits until
+// it is done.
 func (s System) Systemctl(ctx context.Context, verb, unit string) error {
 	_, err := s.run(ctx, Command{Name: "systemctl", Args: []string{verb, "--", unit}})
 	return err

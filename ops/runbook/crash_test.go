@@ -81,6 +81,8 @@ func (d *deaths) run(t *testing.T, point string, n int) (end string, passages ma
 			err = s.session.Resume(t.Context(), "", func(string) (ops.Runbook, bool) { return d.resume(s), true }, ops.Undecided)
 		} else if c.LastEffect.IsZero() { // it died before its plan was written
 			err = s.apply(d.begin(s))
+		} else if d.fails { // it died behind its last record
+			err = ops.Fail(ops.StepFailed, errKilled)
 		}
 		if d.unwanted(err) {
 			t.Errorf("%s: %v\n%s", where, err, &s.out)

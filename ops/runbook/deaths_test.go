@@ -38,8 +38,16 @@ const nodeDir = "/home/ubuntu/gt06-server"
 // served is the machine after it.
 func served(m *model) {
 	node(m)
-	m.apps, m.units["gt06d.service"] = m.apps[:1], m.fork()
+	m.apps, m.units["gt06d.service"], m.boot["gt06d.service"] = m.apps[:1], m.fork(), true
 	m.save()
+}
+
+// described is what a takeover wrote down.
+func described(s *scene, m *model) {
+	entry := fmt.Appendf(nil, `{"name":%q,"pm_exec_path":"index.js","pm_cwd":%q}`, oldService, nodeDir)
+	if err := writeBefore(s.Before, before{Version: beforeVersion, App: oldService, Home: m.home, Processes: host.Description{entry}}); err != nil {
+		m.Fatal(err)
+	}
 }
 
 func (m *model) save() {
@@ -149,26 +157,41 @@ func restartDeaths(what string, times map[string]int) *deaths {
 }
 
 func machineDeaths() map[string]*deaths {
-	forward := func(s *scene) ops.Runbook { return s.Takeover(false, oldService, "", "") }
-	back := func(s *scene) ops.Runbook { return s.Takeover(true, oldService, nodeDir, "index.js") }
-	resume := func(s *scene) ops.Runbook { return s.Takeover(false, "", "", "") }
+	take := func(t Taking) func(s *scene) ops.Runbook {
+		return func(s *scene) ops.Runbook { return s.Takeover(t) }
+	}
+	resume := take(Taking{}) // it is told nothing
 	x := &shared{}
 	out := map[string]*deaths{
 		"takeover": {
-			action: ops.Refactor, begin: forward, resume: resume, prepare: func(_ *scene, m *model) { node(m) },
-			times: map[string]int{"pm2 stop " + oldService: 1, "start gt06d.service": 1, "pm2 delete " + oldService: 1, "pm2 save save": 1},
+			action: ops.Refactor, begin: take(Taking{}), resume: resume, prepare: func(_ *scene, m *model) { node(m) },
+			times: map[string]int{"enable gt06d.service": 1, "pm2 stop " + oldService: 1, "start gt06d.service": 1, "pm2 delete " + oldService: 1, "pm2 save save": 1},
 		},
 		"takeover fails": {
-			action: ops.Refactor, begin: forward, resume: resume, fails: true, prepare: func(_ *scene, m *model) { node(m); m.broken["gt06d.service"] = true },
-			times: map[string]int{"pm2 stop " + oldService: 1, "pm2 start " + oldService: 1},
+			action: ops.Refactor, begin: take(Taking{}), resume: resume, fails: true, prepare: func(_ *scene, m *model) { node(m); m.broken["gt06d.service"] = true },
+			times: map[string]int{"enable gt06d.service": 1, "pm2 stop " + oldService: 1, "disable gt06d.service": 1, "pm2 start " + oldService: 1, "pm2 save save": 1},
+		},
+		"takeover is not well": { // no gt06d answers
+			action: ops.Refactor, begin: take(Taking{Watch: 20 * time.Millisecond}), resume: resume, fails: true, prepare: func(_ *scene, m *model) { node(m) },
+			times: map[string]int{
+				"enable gt06d.service": 1, "pm2 stop " + oldService: 1, "start gt06d.service": 1, "pm2 delete " + oldService: 1, "pm2 save save": 2,
+				"disable gt06d.service": 1, "stop gt06d.service": 1, "pm2 resurrect " + oldService: 1,
+			},
 		},
 		"takeover --back": {
-			action: ops.Refactor, begin: back, resume: resume, prepare: func(_ *scene, m *model) { served(m) },
-			times: map[string]int{"stop gt06d.service": 1, "pm2 start " + oldService: 1, "pm2 save save": 1},
+			action: ops.Refactor, begin: take(Taking{Back: true}), resume: resume, prepare: func(s *scene, m *model) { served(m); described(s, m) },
+			times: map[string]int{"disable gt06d.service": 1, "stop gt06d.service": 1, "pm2 resurrect " + oldService: 1, "pm2 save save": 1},
+		},
+		"takeover --back to a script": {
+			action: ops.Refactor, begin: take(Taking{Back: true, Dir: nodeDir, Script: "index.js"}), resume: resume, prepare: func(_ *scene, m *model) { served(m) },
+			times: map[string]int{"disable gt06d.service": 1, "stop gt06d.service": 1, "pm2 start " + oldService: 1, "pm2 save save": 1},
 		},
 		"takeover --back fails": {
-			action: ops.Refactor, begin: back, resume: resume, fails: true, prepare: func(_ *scene, m *model) { served(m); m.broken[oldService] = true },
-			times: map[string]int{"stop gt06d.service": 1, "pm2 start " + oldService: 1, "pm2 delete " + oldService: 1, "pm2 save save": 2, "start gt06d.service": 1},
+			action: ops.Refactor, begin: take(Taking{Back: true}), resume: resume, fails: true, prepare: func(s *scene, m *model) { served(m); described(s, m); m.broken[oldService] = true },
+			times: map[string]int{
+				"disable gt06d.service": 1, "stop gt06d.service": 1, "pm2 resurrect " + oldService: 1, "pm2 delete " + oldService: 1, "pm2 save save": 2,
+				"enable gt06d.service": 1, "start gt06d.service": 1,
+			},
 		},
 		"cleanup disk": {
 			action: ops.DiskCleanup, again: true, // what is deleted already cannot be deleted again

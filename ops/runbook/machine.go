@@ -31,6 +31,7 @@ type Machine struct {
 	Paths   []string       // whose file systems must have room
 	Now     func() time.Time
 	Watch   time.Duration // how long the programs of pm2 are watched: one that cannot start is started again within a second
+	Before  string        // file: who held the devices' port before gt06d
 
 	// Places opens where backups are: a bucket by its s3:// URI, "" for the
 	// directory of the configuration.
@@ -49,7 +50,8 @@ func NewMachine(c ops.Config, socket string) Machine {
 		Laravel: host.Laravel{System: s, Dir: c.Services.LaravelDir},
 		Server:  control.Client{Path: socket},
 		Logs:    "/var/log", Page: c.Services.Page, Now: time.Now, Watch: 3 * time.Second,
-		Paths: []string{"/", "/boot", "/var", "/var/lib/mysql", c.Backup.Dir},
+		Paths:  []string{"/", "/boot", "/var", "/var/lib/mysql", c.Backup.Dir},
+		Before: filepath.Join(filepath.Dir(c.Journal.Dir), "takeover.json"),
 	}
 	// Without the file root logs in by unix_socket, as the client does.
 	if _, err := os.Stat(c.Backup.DefaultsFile); err == nil {
@@ -103,6 +105,8 @@ type Port struct {
 	Holders []host.Process `json:"holders"`
 	Ours    bool           `json:"ours"` // all are gt06d and its keeper
 	PM2     string         `json:"pm2"`  // the program of pm2 that holds it
+
+	programs []string // of pm2 that it may be: several, when they are in cluster mode
 }
 
 // Resources reads what every change depends on: load, memory, clock, disks.
@@ -217,12 +221,8 @@ func (m *Machine) port(ctx context.Context, number int) (Port, []uint16, error) 
 	p.Holders, p.Taken = host.HoldersOf(list, uint16(number)) //nolint:gosec // a port of the configuration
 	p.Ours = p.Taken && len(p.Holders) > 0 && !slices.ContainsFunc(p.Holders, func(h host.Process) bool { return h.Name != "gt06d" })
 	if p.Taken && !p.Ours {
-		if apps, err := m.PM2.List(ctx); err == nil {
-			for _, h := range p.Holders {
-				if app, ok := host.Of(apps, h.PID); ok {
-					p.PM2 = app.Name
-				}
-			}
+		if _, names, err := m.pm2Holding(ctx, p.Holders); err == nil {
+			p.programs, p.PM2 = names, strings.Join(names, " or ")
 		}
 	}
 	return p, ports, nil

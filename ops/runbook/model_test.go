@@ -25,8 +25,10 @@ type model struct {
 	home    string // PM2_HOME
 	port    int    // of the devices: what every program of pm2 and gt06d want
 	apps    []modelApp
-	units   map[string]int // main process by unit, 0: it does not run
+	units   map[string]int  // main process by unit, 0: it does not run
+	boot    map[string]bool // units that start with the machine
 	pids    int
+	cluster bool            // the programs of pm2 are in cluster mode: its daemon holds the port
 	broken  map[string]bool // units and programs of pm2 that do not come up
 	pending []string        // migrations of Laravel
 	freed   map[string]bool // programs of a cleanup that have been there
@@ -44,7 +46,7 @@ type modelApp struct {
 
 func newModel(t *testing.T) *model {
 	t.Helper()
-	m := &model{T: t, port: 5023, home: t.TempDir(), pids: 1000, units: map[string]int{}, broken: map[string]bool{}, freed: map[string]bool{}, effects: map[string]int{}, happens: func() {}, more: func() string { return "" }}
+	m := &model{T: t, port: 5023, home: t.TempDir(), pids: 1000, units: map[string]int{}, boot: map[string]bool{}, broken: map[string]bool{}, freed: map[string]bool{}, effects: map[string]int{}, happens: func() {}, more: func() string { return "" }}
 	m.system = host.System{Exec: m.exec, LookPath: func(name string) (string, error) { return name, nil }, Proc: t.TempDir(), Sys: t.TempDir()}
 	m.procfs()
 	return m
@@ -71,25 +73,30 @@ func (m *model) procfs() {
 		}
 	}
 	table := "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
-	process := func(pid int, name string, listens bool) {
+	process := func(pid, parent int, name string, listens bool) {
 		dir := filepath.Join(root, strconv.Itoa(pid))
 		write(m.T, dir+"/comm", name+"\n")
+		write(m.T, dir+"/stat", fmt.Sprintf("%d (%s) S %d%s\n", pid, name, parent, strings.Repeat(" 0", 48)))
 		m.link("net:[1]", dir+"/ns/net")
 		if listens {
 			m.link(fmt.Sprintf("socket:[%d]", pid), dir+"/fd/3")
 			table += fmt.Sprintf("   0: 0100007F:%04X 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 %d 1 0000000000000000 100 0 0 10 0\n", m.port, pid)
 		}
 	}
-	process(1, "systemd", false)
+	process(1, 0, "systemd", false)
+	const daemon = 900
+	process(daemon, 1, "PM2 v7.0.4: God", m.cluster)
+	write(m.T, fmt.Sprintf("%s/%d/cmdline", root, daemon), "PM2 v7.0.4: God Daemon ("+m.home+")\x00")
+	write(m.T, fmt.Sprintf("%s/%d/environ", root, daemon), "PM2_HOME="+m.home+"\x00")
 	m.link("1", root+"/self")
 	for name, pid := range m.units {
 		if pid != 0 {
-			process(pid, map[string]string{"gt06d.service": "gt06d"}[name], name == "gt06d.service")
+			process(pid, 1, map[string]string{"gt06d.service": "gt06d"}[name], name == "gt06d.service")
 		}
 	}
 	for _, a := range m.apps {
 		if a.pid != 0 {
-			process(a.pid, "node", a.listens)
+			process(a.pid, daemon, "node", a.listens)
 		}
 	}
 	write(m.T, root+"/1/net/tcp", table)
@@ -201,7 +208,12 @@ func (m *model) systemctl(verb, name string) (host.Result, error) {
 		return no("Unit %s not found.", name)
 	case verb == "show":
 		state := map[bool]string{true: "active", false: "inactive"}[pid != 0]
-		return host.Result{Stdout: fmt.Sprintf("LoadState=loaded\nActiveState=%s\nMainPID=%d\n", state, pid)}, nil
+		return host.Result{Stdout: fmt.Sprintf("LoadState=loaded\nActiveState=%s\nMainPID=%d\nUnitFileState=%s\n", state, pid, map[bool]string{true: "enabled", false: "disabled"}[m.boot[name]])}, nil
+	case verb == "enable", verb == "disable":
+		if m.boot[name] == (verb == "enable") {
+			return host.Result{}, nil
+		}
+		m.boot[name] = verb == "enable"
 	case verb == "start" && pid != 0, verb == "stop" && pid == 0:
 		return host.Result{}, nil
 	case verb == "stop":
@@ -222,16 +234,19 @@ func (m *model) pm2(c host.Command) (host.Result, error) {
 	case verb == "jlist":
 		return host.Result{}, json.NewEncoder(c.Stdout).Encode(m.listed())
 	case verb == "save":
+		if at := list(c); at != "" {
+			return host.Result{}, os.WriteFile(at, m.saved(), 0o600)
+		}
 		if len(m.apps) == 0 && name != "--force" {
 			return host.Result{Stdout: "[PM2][WARN] PM2 is not managing any process, skipping save..."}, nil
 		}
-		b, err := json.Marshal(m.listed())
-		if err != nil {
-			return host.Result{}, err
-		}
-		write(m.T, m.home+"/dump.pm2", string(b))
+		write(m.T, m.home+"/dump.pm2", string(m.saved()))
 	case verb == "resurrect":
-		return m.resurrect()
+		at := list(c)
+		if at == "" {
+			at = m.home + "/dump.pm2"
+		}
+		return m.resurrect(at)
 	case verb == "start" && len(c.Args) > 2: // a script
 		if i >= 0 && m.apps[i].pid != 0 {
 			return no("[PM2][ERROR] Script already launched, add -f option to force re-execution")
@@ -257,6 +272,30 @@ func (m *model) pm2(c host.Command) (host.Result, error) {
 	return host.Result{}, nil
 }
 
+// list is the file that takes the place of pm2's own, "" for that.
+func list(c host.Command) string {
+	for _, e := range c.Env {
+		if at, ok := strings.CutPrefix(e, "PM2_DUMP_FILE_PATH="); ok {
+			return at
+		}
+	}
+	return ""
+}
+
+// saved is the list of now as pm2 saves it.
+func (m *model) saved() []byte {
+	m.Helper()
+	out := make([]modelSaved, 0, len(m.apps))
+	for _, a := range m.apps {
+		out = append(out, modelSaved{Name: a.name, Script: a.script, Dir: a.dir})
+	}
+	b, err := json.Marshal(out)
+	if err != nil {
+		m.Fatal(err)
+	}
+	return b
+}
+
 // run starts a program of pm2. A broken one dies and is started again: pm2 says
 // "online" of it.
 func (m *model) run(i int) {
@@ -267,9 +306,9 @@ func (m *model) run(i int) {
 }
 
 // resurrect starts what the saved list names and the list of now does not hold.
-func (m *model) resurrect() (host.Result, error) {
-	var saved []modelDump
-	b, err := os.ReadFile(m.home + "/dump.pm2")
+func (m *model) resurrect(list string) (host.Result, error) {
+	var saved []modelSaved
+	b, err := os.ReadFile(list)
 	if err == nil {
 		err = json.Unmarshal(b, &saved)
 	}
@@ -280,14 +319,21 @@ func (m *model) resurrect() (host.Result, error) {
 		if slices.ContainsFunc(m.apps, func(a modelApp) bool { return a.name == s.Name }) {
 			continue
 		}
-		m.apps = append(m.apps, modelApp{name: s.Name, dir: s.Env.Dir, script: s.Env.Script})
+		m.apps = append(m.apps, modelApp{name: s.Name, dir: s.Dir, script: s.Script})
 		m.run(len(m.apps) - 1)
 		m.did("pm2 resurrect %s", s.Name)
 	}
 	return host.Result{}, nil
 }
 
-// modelDump is a program in `pm2 jlist` and in dump.pm2.
+// modelSaved is a program in dump.pm2.
+type modelSaved struct {
+	Name   string `json:"name"`
+	Script string `json:"pm_exec_path"`
+	Dir    string `json:"pm_cwd"`
+}
+
+// modelDump is a program in `pm2 jlist`.
 type modelDump struct {
 	Name string `json:"name"`
 	PID  int    `json:"pid"`
@@ -296,6 +342,7 @@ type modelDump struct {
 		Restarts int    `json:"restart_time"`
 		Script   string `json:"pm_exec_path"`
 		Dir      string `json:"pm_cwd"`
+		Mode     string `json:"exec_mode"`
 	} `json:"pm2_env"`
 }
 
@@ -308,6 +355,7 @@ func (m *model) listed() []modelDump {
 			a.restarts++
 		}
 		d.Env.Status = map[bool]string{true: "online", false: "stopped"}[a.pid != 0]
+		d.Env.Mode = map[bool]string{true: "cluster_mode", false: "fork_mode"}[m.cluster]
 		d.Env.Restarts, d.Env.Script, d.Env.Dir = a.restarts, a.script, a.dir
 		out = append(out, d)
 	}
@@ -319,7 +367,7 @@ func (m *model) state() string {
 	m.Helper()
 	var text string
 	for _, name := range slices.Sorted(maps.Keys(m.units)) {
-		text += fmt.Sprintf("%s runs: %v\n", name, m.units[name] != 0)
+		text += fmt.Sprintf("%s runs: %v, at boot: %v\n", name, m.units[name] != 0, m.boot[name])
 	}
 	for _, a := range m.apps {
 		text += fmt.Sprintf("pm2 %s %s/%s runs: %v\n", a.name, a.dir, a.script, a.pid != 0)
