@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -107,11 +110,25 @@ func (t *tool) sayStatus(out io.Writer, st *control.Status) error {
 			missed = fmt.Sprintf(", %d missed", s.Missed)
 		}
 		w.rowf("sink", "%s (%s) is %s, %d records behind%s", s.Name, s.Kind, s.State, s.Lag, missed)
+		if counts := countsLine(s.Counts); counts != "" {
+			w.row("", counts)
+		}
 		if s.LastError != "" {
 			w.row("", s.LastError)
 		}
 	}
 	return w.end()
+}
+
+// countsLine names what was counted: zeros are left out.
+func countsLine(counts map[string]int64) string {
+	var parts []string
+	for _, what := range slices.Sorted(maps.Keys(counts)) {
+		if n := counts[what]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, strings.ReplaceAll(what, "_", " ")))
+		}
+	}
+	return strings.Join(parts, ", ")
 }
 
 func (t *tool) devicesCommand() *cobra.Command {

@@ -74,6 +74,8 @@ type app struct {
 	backlog backlog
 	sinks   []*sink.Sink
 
+	sinkLines string // what the greeting says of them
+
 	proved   chan struct{} // closed when no probation is going on any more
 	requests chan upgradeRequest
 	stops    chan struct{}
@@ -348,7 +350,7 @@ func (a *app) takeOver() error {
 		defer r.Close() //nolint:errcheck // read only
 		var rec storage.Record
 		for {
-			_, err := r.Next(storage.At(a.spool.First(), 0), &rec)
+			_, err := r.Next(a.first(), &rec)
 			if errors.Is(err, io.EOF) {
 				return nil
 			}

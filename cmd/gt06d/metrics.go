@@ -11,7 +11,6 @@ import (
 
 	"gt06/cmd/internal/cli"
 	"gt06/server/control"
-	"gt06/storage"
 	"gt06/storage/spool"
 )
 
@@ -98,7 +97,7 @@ func (f *figures) Collect(ch chan<- prometheus.Metric) {
 // the database. While the database has not said where it stands, that is the
 // first of this process at least.
 func (a *app) oldestUnstored(now time.Time) float64 {
-	from := storage.At(a.spool.First(), 0)
+	from := a.first()
 	if _, w, _ := a.store.get(); w != nil && w.Status().Begun {
 		from = w.Status().Position
 	}

@@ -227,7 +227,7 @@ keeper    %s
 next      %[12]s simulate --devices 20 --duration 10s%[11]s
           %[12]s status%[11]s
 ready
-`, cli.Version(), a.spool.Generation(), a.devices.Addr(), a.adminLn.Addr(), a.cfg.DataDir, filepath.Join(a.cfg.DataDir, "spool"), where, a.sinkLines(), path, a.keep.line(), dir, tool())
+`, cli.Version(), a.spool.Generation(), a.devices.Addr(), a.adminLn.Addr(), a.cfg.DataDir, filepath.Join(a.cfg.DataDir, "spool"), where, a.sinkLines, path, a.keep.line(), dir, tool())
 }
 
 // tool is how gt06ctl is called: by its path where the shell would not find it.

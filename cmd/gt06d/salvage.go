@@ -32,7 +32,7 @@ func (a *app) stream(ctx context.Context, store *sqlstore.Store) (string, error)
 	for {
 		epoch, pos, err := store.Cursor(ctx, a.node)
 		switch {
-		case err == nil && epoch < int64(a.spool.Generation()) && pos <= storage.At(a.spool.First(), 0):
+		case err == nil && epoch < int64(a.spool.Generation()) && pos <= a.first():
 			return a.node, nil
 		case err == nil:
 			a.log.Warn("this data directory is older than the database: its log is stored anew, under another name",

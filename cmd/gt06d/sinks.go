@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"gt06/cmd/internal/config"
@@ -17,45 +19,92 @@ import (
 	"gt06/storage"
 	"gt06/storage/sink"
 	"gt06/storage/sink/jetstream"
+	"gt06/storage/sink/table"
 	"gt06/storage/sink/webhook"
 	"gt06/storage/spool"
 )
 
-// receiver makes what a sink sends to; nothing is dialed yet.
-func receiver(s *config.Sink, node string) (kind string, r sink.Receiver, err error) {
+// way is what a sink sends to, and what keeps its cursor there; nil: a file.
+type way struct {
+	kind, address string
+	receiver      sink.Receiver
+	cursor        sink.Cursor
+}
+
+// wayOf makes what a sink sends to; nothing is dialed yet.
+func (a *app) wayOf(s *config.Sink) (w way, err error) {
 	types := make([]sink.Type, 0, len(s.Events))
 	for _, name := range s.Events {
 		if !slices.Contains(sink.Types(), sink.Type(name)) {
-			return "", nil, fmt.Errorf("sinks: %q: events has %q: it can have %v", s.Name, name, sink.Types())
+			return w, fmt.Errorf("sinks: %q: events has %q: it can have %v", s.Name, name, sink.Types())
 		}
 		types = append(types, sink.Type(name))
 	}
-	events := sink.NewEncoder(node, types)
+	events := sink.NewEncoder(a.node, types)
 	switch {
 	case s.Webhook != nil:
-		w := s.Webhook
-		opt := webhook.Options{URL: w.URL, Format: webhook.Format(w.Format), Timeout: time.Duration(w.Timeout), Token: string(w.Token), Events: events}
-		if w.Secret != "" {
-			opt.Secret = []byte(w.Secret)
+		h := s.Webhook
+		opt := webhook.Options{URL: h.URL, Format: webhook.Format(h.Format), Timeout: time.Duration(h.Timeout), Token: string(h.Token), Events: events}
+		if h.Secret != "" {
+			opt.Secret = []byte(h.Secret)
 		}
-		kind, r, err = "webhook", webhook.New(opt), webhook.Check(opt)
+		w, err = way{"webhook", host(h.URL), webhook.New(opt), nil}, webhook.Check(opt)
 	case s.NATS != nil:
 		n := s.NATS
 		opt := jetstream.Options{URL: n.URL, Stream: n.Stream, Subject: n.Subject, Credentials: n.CredentialsFile, Timeout: time.Duration(n.Timeout), Events: events}
-		kind, r, err = "nats", jetstream.New(opt), jetstream.Check(opt)
+		first, _, _ := strings.Cut(n.URL, ",")
+		w, err = way{"nats", host(first), jetstream.New(opt), nil}, jetstream.Check(opt)
+	case s.Table != nil:
+		w, err = a.tableOf(s)
 	}
 	if err != nil {
-		return "", nil, fmt.Errorf("sinks: %q: %s: %w", s.Name, kind, err)
+		return w, fmt.Errorf("sinks: %q: %s: %w", s.Name, w.kind, err)
 	}
-	return kind, r, nil
+	return w, nil
 }
+
+// host is what the greeting shows of an address: the path may be a secret.
+func host(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	return u.Scheme + "://" + u.Host
+}
+
+func (a *app) tableOf(s *config.Sink) (w way, err error) {
+	w.kind = "table"
+	m, err := table.Parse(s.Table.Text)
+	switch {
+	case err != nil:
+		return w, fmt.Errorf("%s: %w", s.Table.Mapping, err)
+	case len(s.Events) > 0:
+		return w, errors.New("events belong in the mapping")
+	}
+	t, err := table.New(table.Options{
+		Name: s.Name, DSN: string(s.Table.DSN), Mapping: m, File: filepath.Join(a.cfg.DataDir, "sinks", s.Name+".table"),
+		Generation: func() uint64 { return a.spool.Generation() }, First: a.first,
+		Events: sink.NewEncoder(a.node, m.Events), Failpoint: a.fail, Logger: a.log, Registerer: a.reg,
+	})
+	if err != nil {
+		return w, err
+	}
+	w.address, w.receiver, w.cursor = m.Table, t, t
+	return w, nil
+}
+
+// first is where this server's own part of the log begins.
+func (a *app) first() storage.Position { return storage.At(a.spool.First(), 0) }
 
 // checkSinks says what is wrong with the settings of sinks, nil: nothing.
 func checkSinks(cfg *config.Config) error {
+	probe := &app{cfg: *cfg, reg: prometheus.NewRegistry()}
 	for i := range cfg.Sinks {
-		if _, _, err := receiver(&cfg.Sinks[i], ""); err != nil {
+		w, err := probe.wayOf(&cfg.Sinks[i])
+		if err != nil {
 			return err
 		}
+		_ = w.receiver.Close() // nothing was opened
 	}
 	return nil
 }
@@ -64,41 +113,28 @@ func checkSinks(cfg *config.Config) error {
 func (a *app) makeSinks() error {
 	for i := range a.cfg.Sinks {
 		c := &a.cfg.Sinks[i]
-		kind, r, err := receiver(c, a.node)
+		w, err := a.wayOf(c)
 		if err != nil {
 			return err
 		}
-		start := storage.At(a.spool.First(), 0)
+		start := a.first()
 		if c.Start == "oldest" {
 			start = 0
 		}
+		if w.cursor == nil {
+			w.cursor = sink.FileCursor(filepath.Join(a.cfg.DataDir, "sinks"), c.Name)
+		}
 		s, err := sink.New(sink.Options{
-			Name: c.Name, Kind: kind, Node: a.node, Log: a.rowLog(), Start: start, Receiver: r,
-			Cursor: sink.FileCursor(filepath.Join(a.cfg.DataDir, "sinks"), c.Name), Failpoint: a.fail, Logger: a.log, Registerer: a.reg,
+			Name: c.Name, Kind: w.kind, Node: a.node, Log: a.rowLog(), Start: start, Receiver: w.receiver,
+			Cursor: w.cursor, Failpoint: a.fail, Logger: a.log, Registerer: a.reg,
 		})
 		if err != nil {
 			return err
 		}
 		a.sinks = append(a.sinks, s)
+		a.sinkLines += fmt.Sprintf("sink      %s: %s\n", c.Name, w.address)
 	}
 	return nil
-}
-
-// sinkLines is what the greeting says of the sinks.
-func (a *app) sinkLines() (lines string) {
-	for i := range a.cfg.Sinks {
-		c := &a.cfg.Sinks[i]
-		var address string
-		if c.Webhook != nil {
-			address = c.Webhook.URL
-		} else {
-			address, _, _ = strings.Cut(c.NATS.URL, ",")
-		}
-		if u, err := url.Parse(address); err == nil { // the path may be a secret
-			lines += fmt.Sprintf("sink      %s: %s://%s\n", c.Name, u.Scheme, u.Host)
-		}
-	}
-	return lines
 }
 
 // runSinks sends until the context ends. A sink that ends before is no reason
@@ -121,7 +157,7 @@ func (a *app) sinkStatus() (list []control.Sink, reasons []string) {
 	for _, s := range a.sinks {
 		st := s.Status()
 		c := control.Sink{
-			Name: st.Name, Kind: st.Kind, State: string(st.State), Lag: st.Lag, OldestS: st.Oldest.Seconds(), Sent: st.Sent, Missed: st.Missed, LastError: st.LastError,
+			Name: st.Name, Kind: st.Kind, State: string(st.State), Lag: st.Lag, OldestS: st.Oldest.Seconds(), Sent: st.Sent, Missed: st.Missed, LastError: st.LastError, Counts: st.Counts,
 		}
 		list = append(list, c)
 		if c.State == control.SinkStuck || c.State == control.SinkStopped {

@@ -118,7 +118,7 @@ func (a *app) storeRows(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	begin := storage.At(a.spool.First(), 0)
+	begin := a.first()
 	w := store.Writer(sqlstore.WriterOptions{
 		Log:  a.rowLog(),
 		Node: node, Epoch: int64(a.spool.Generation()),

@@ -361,13 +361,15 @@ const (
 // Sink is a way out's part of Status.
 type Sink struct {
 	Name      string  `json:"name"`
-	Kind      string  `json:"kind"`     // webhook, nats
+	Kind      string  `json:"kind"`     // webhook, nats, table
 	State     string  `json:"state"`    // opening, ok, failing, stuck, stopped
 	Lag       int64   `json:"lag"`      // records that its receiver has not taken yet
 	OldestS   float64 `json:"oldest_s"` // age of the oldest of them that is being sent, 0: none is
 	Sent      int64   `json:"sent"`     // records since this server began
 	Missed    uint64  `json:"missed"`   // records that the log dropped before they were sent, ever
 	LastError string  `json:"last_error"`
+
+	Counts map[string]int64 `json:"counts,omitempty"` // what its receiver counts, by its own words, since this server began
 }
 
 // Device is a line of `gt06ctl devices --json`.

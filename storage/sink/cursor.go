@@ -42,6 +42,9 @@ var (
 	ErrVersion = errors.New("gt06/sink: unknown version of the cursor")
 	// ErrDamaged: no slot of the file proves itself.
 	ErrDamaged = errors.New("gt06/sink: the cursor is damaged")
+	// ErrMoved: the cursor is not where this process left it, as a receiver that
+	// keeps it with the rows can find; it is loaded again.
+	ErrMoved = errors.New("gt06/sink: the cursor was moved by somebody else")
 )
 
 // These are part of the format of a cursor's file: two slots, written in turn,
@@ -79,18 +82,9 @@ func FileCursor(dir, name string) Cursor {
 // Load implements Cursor.
 func (c *fileCursor) Load(ctx context.Context) (Mark, error) {
 	if c.f == nil {
-		if err := os.MkdirAll(filepath.Dir(c.path), 0o700); err != nil {
-			return Mark{}, err
-		}
-		f, err := os.OpenFile(c.path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+		f, err := Lock(ctx, c.path)
 		if err != nil {
 			return Mark{}, err
-		}
-		if err = lock(ctx, f); err == nil {
-			err = syncDir(filepath.Dir(c.path))
-		}
-		if err != nil {
-			return Mark{}, errors.Join(err, f.Close())
 		}
 		c.f = f
 	}
@@ -125,6 +119,25 @@ func syncDir(dir string) error {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
+}
+
+// Lock opens a file of a sink, makes it when it is not there, and waits until no
+// other process has it: who has it sends.
+func Lock(ctx context.Context, path string) (*os.File, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err = lock(ctx, f); err == nil {
+		err = syncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // lock waits until no other process holds the file.

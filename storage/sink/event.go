@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"gt06/protocol"
+	"gt06/storage"
 	"gt06/storage/event"
 )
 
@@ -36,6 +37,7 @@ type Event struct {
 	Type   Type
 	Device protocol.IMEI // 0: the connection had not logged in
 	JSON   []byte        // an object, with the names of the database's columns
+	Record *storage.Record
 }
 
 // Encoder makes events of records. It belongs to one goroutine.
@@ -113,7 +115,7 @@ func (e *Encoder) Events(items []Item) (list []Event, err error) {
 			if fault != nil && err == nil {
 				err = fmt.Errorf("encode %s: %w", id, fault)
 			}
-			list = append(list, Event{ID: id, Type: t, Device: device, JSON: b})
+			list = append(list, Event{ID: id, Type: t, Device: device, JSON: b, Record: &it.Record})
 		}
 		for i := range rows.Positions {
 			p := &rows.Positions[i]

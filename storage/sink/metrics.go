@@ -25,7 +25,7 @@ func newMetrics(s *Sink, reg prometheus.Registerer) (*metrics, error) {
 	}
 	label := prometheus.Labels{sink: s.opt.Name}
 	err := errors.Join(
-		shared(reg, &m.records), shared(reg, &m.missed), shared(reg, &m.errors), shared(reg, &m.seconds),
+		Register(reg, &m.records), Register(reg, &m.missed), Register(reg, &m.errors), Register(reg, &m.seconds),
 		reg.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "gt06_sink_lag_records", Help: "Records of the log that a sink has not sent yet.", ConstLabels: label,
 		}, func() float64 { return float64(s.Status().Lag) })),
@@ -41,9 +41,9 @@ func newMetrics(s *Sink, reg prometheus.Registerer) (*metrics, error) {
 	return m, err
 }
 
-// shared registers a collector, or takes the one that another sink has
+// Register registers a collector, or takes the one that another sink has
 // registered.
-func shared[C prometheus.Collector](reg prometheus.Registerer, c *C) error {
+func Register[C prometheus.Collector](reg prometheus.Registerer, c *C) error {
 	err := reg.Register(*c)
 	if have, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
 		if old, ok := have.ExistingCollector.(C); ok {

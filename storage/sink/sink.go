@@ -135,6 +135,12 @@ type Status struct {
 	Sent       int64         // records taken since this process began
 	Missed     uint64        // records that were gone from the log before they were sent, ever
 	LastError  string
+	Counts     map[string]int64 // what the receiver counts, by its own words; since this process began
+}
+
+// Counter is a Receiver that says more than that it took a batch.
+type Counter interface {
+	Counts() map[string]int64
 }
 
 // Sink moves records from the log to a receiver. It belongs to one goroutine;
@@ -179,6 +185,9 @@ func (s *Sink) Status() Status {
 	if at := s.oldest.Load(); at != 0 {
 		st.Oldest = max(0, time.Since(time.UnixMicro(at)))
 	}
+	if c, ok := s.opt.Receiver.(Counter); ok {
+		st.Counts = c.Counts()
+	}
 	since := func(at int64) time.Duration { return time.Since(time.Unix(0, at)) }
 	if at := s.since.Load(); st.State == StateFailing && at != 0 && since(at) > stuckAfter {
 		st.State = StateStuck
@@ -213,15 +222,42 @@ func (s *Sink) Run(ctx context.Context) (err error) {
 		if len(s.batch.Items) == 0 && s.mark.Sending <= s.mark.Sent {
 			continue // the context ended
 		}
-		for _, step := range []struct {
-			kind Kind
-			do   func(context.Context) error
-		}{{KindCursor, s.note}, {KindOther, s.send}, {KindCursor, s.taken}} {
-			if err := s.retry(ctx, step.kind, step.do); err != nil {
-				return err
-			}
+		err := s.deliver(ctx)
+		if errors.Is(err, ErrMoved) {
+			err = s.retry(ctx, KindCursor, s.again)
+		}
+		if err != nil {
+			return err
 		}
 	}
+	return nil
+}
+
+// deliver brings a batch to the receiver.
+func (s *Sink) deliver(ctx context.Context) error {
+	for _, step := range []struct {
+		kind Kind
+		do   func(context.Context) error
+	}{{KindCursor, s.note}, {KindOther, s.send}, {KindCursor, s.taken}} {
+		if err := s.retry(ctx, step.kind, step.do); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// again goes on where the cursor stands now.
+func (s *Sink) again(ctx context.Context) error {
+	m, err := s.opt.Cursor.Load(ctx)
+	if err != nil {
+		return err
+	}
+	s.log.Warn("the cursor is not where this process left it: an older copy of it was restored; going on from there",
+		zap.Uint64("pos", uint64(m.Sent)), zap.Uint64("left", uint64(s.mark.Sent)))
+	m.Missed = max(m.Missed, s.mark.Missed)
+	s.mark = m
+	s.pending.Store(0)
+	s.forget()
 	return nil
 }
 
@@ -237,6 +273,8 @@ func (s *Sink) retry(ctx context.Context, kind Kind, step func(context.Context) 
 			return nil
 		case ctx.Err() != nil:
 			return nil //nolint:nilerr // the sink ends: that is no fault
+		case errors.Is(err, ErrMoved):
+			return err
 		case errors.Is(err, ErrVersion), errors.Is(err, ErrDamaged):
 			s.say(func(st *Status) { st.State, st.LastError = StateStopped, err.Error() })
 			s.log.Error("nothing is sent: the cursor is not understood; its file can be removed to begin anew", zap.Error(err))

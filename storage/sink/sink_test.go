@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,59 +22,9 @@ import (
 	"gt06/protocol/device"
 	"gt06/storage"
 	"gt06/storage/sink"
+	"gt06/storage/sink/sinktest"
 	"gt06/storage/spool"
 )
-
-// memoryLog is a log in memory, of one segment; positions count records.
-type memoryLog struct {
-	mu      sync.Mutex
-	records []storage.Record
-	notify  chan struct{}
-}
-
-func newLog() *memoryLog { return &memoryLog{notify: make(chan struct{})} }
-
-func (l *memoryLog) add(recs ...storage.Record) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.records = append(l.records, recs...)
-	close(l.notify)
-	l.notify = make(chan struct{})
-}
-
-func (l *memoryLog) Begin() storage.Position { return 0 }
-
-func (l *memoryLog) Durable() storage.Position {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return storage.Position(len(l.records))
-}
-
-func (l *memoryLog) Notify() <-chan struct{} {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.notify
-}
-
-func (l *memoryLog) Read(from storage.Position) sink.Reader { return &memoryReader{l, from} }
-
-type memoryReader struct {
-	l   *memoryLog
-	pos storage.Position
-}
-
-func (r *memoryReader) Next(limit storage.Position, rec *storage.Record) (storage.Position, error) {
-	r.l.mu.Lock()
-	defer r.l.mu.Unlock()
-	if r.pos >= limit {
-		return r.pos, io.EOF
-	}
-	*rec = r.l.records[r.pos]
-	r.pos++
-	return r.pos, nil
-}
-
-func (r *memoryReader) Close() error { return nil }
 
 // delivery is what a receiver was asked to take.
 type delivery struct {
@@ -147,7 +96,7 @@ func run(t *testing.T, s *sink.Sink) (stop func() error) {
 func TestBatchIsTheSameAfterAKill(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		dir, log := t.TempDir(), newLog()
+		dir, log := t.TempDir(), sinktest.NewLog()
 		hangs := &memoryReceiver{says: func(ctx context.Context, n int) error {
 			if n == 0 {
 				return nil
@@ -157,9 +106,9 @@ func TestBatchIsTheSameAfterAKill(t *testing.T) {
 		}}
 		s := newSink(t, dir, log, hangs, nil)
 		stop := run(t, s)
-		log.add(record(1), record(2))
+		log.Add(record(1), record(2))
 		time.Sleep(time.Second) //nolint:forbidigo // virtual
-		log.add(record(3), record(4), record(5))
+		log.Add(record(3), record(4), record(5))
 		time.Sleep(time.Second) //nolint:forbidigo // virtual
 		if st := s.Status(); st.State != sink.StateOK || st.Lag != 3 {
 			t.Errorf("a second without a reply: %+v", st)
@@ -171,7 +120,7 @@ func TestBatchIsTheSameAfterAKill(t *testing.T) {
 		if err := stop(); err != nil {
 			t.Error(err)
 		}
-		log.add(record(6))
+		log.Add(record(6))
 		takes := &memoryReceiver{}
 		s = newSink(t, dir, log, takes, nil)
 		stop = run(t, s)
@@ -196,7 +145,7 @@ func TestBatchIsTheSameAfterAKill(t *testing.T) {
 func TestReceiverThatFails(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		log := newLog()
+		log := sinktest.NewLog()
 		begin := time.Now()
 		fails := &memoryReceiver{says: func(_ context.Context, n int) error {
 			switch {
@@ -210,7 +159,7 @@ func TestReceiverThatFails(t *testing.T) {
 		core, said := observer.New(zap.InfoLevel)
 		s := newSink(t, t.TempDir(), log, fails, zap.New(core))
 		stop := run(t, s)
-		log.add(record(1))
+		log.Add(record(1))
 		time.Sleep(5 * time.Second) //nolint:forbidigo // virtual
 		if st := s.Status(); st.State != sink.StateFailing || st.Lag != 1 {
 			t.Errorf("after 5 s: %+v", st)
@@ -423,7 +372,7 @@ func TestDamagedCursorStopsTheSink(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "crm.cursor"), []byte(strings.Repeat("x", 600)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := newSink(t, dir, newLog(), &memoryReceiver{}, nil)
+	s := newSink(t, dir, sinktest.NewLog(), &memoryReceiver{}, nil)
 	if err := s.Run(t.Context()); !errors.Is(err, sink.ErrDamaged) {
 		t.Error(err)
 	}
@@ -435,15 +384,15 @@ func TestDamagedCursorStopsTheSink(t *testing.T) {
 // Two processes never send at a time: the second waits for the first.
 func TestOneSends(t *testing.T) {
 	t.Parallel()
-	dir, log := t.TempDir(), newLog()
-	log.add(record(1))
+	dir, log := t.TempDir(), sinktest.NewLog()
+	log.Add(record(1))
 	first, second := &memoryReceiver{}, &memoryReceiver{}
 	a := newSink(t, dir, log, first, nil)
 	stopA := run(t, a)
 	eventually(t, "the first sends", func() bool { return a.Status().Sent == 1 })
 	b := newSink(t, dir, log, second, nil)
 	stopB := run(t, b)
-	log.add(record(2))
+	log.Add(record(2))
 	eventually(t, "the first sends on", func() bool { return a.Status().Sent == 2 })
 	if st := b.Status(); st.State != sink.StateOpening || len(second.all()) > 0 {
 		t.Errorf("the second: %+v, sent %v", st, second.all())
@@ -454,7 +403,7 @@ func TestOneSends(t *testing.T) {
 	if err := stopA(); err != nil {
 		t.Error(err)
 	}
-	log.add(record(3))
+	log.Add(record(3))
 	eventually(t, "the second goes on", func() bool { return b.Status().Sent == 1 })
 	if err := stopB(); err != nil {
 		t.Error(err)

@@ -9,7 +9,6 @@ package sqlstore
 
 import (
 	"context"
-	"database/sql"
 	"embed"
 	"errors"
 	"fmt"
@@ -25,6 +24,9 @@ import (
 	"github.com/pressly/goose/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+
+	"gt06/storage/mariadb"
+
 	_ "modernc.org/sqlite" // the driver
 )
 
@@ -75,9 +77,7 @@ type Store struct {
 	version int64 // of the schema
 }
 
-// timeout bounds one statement: a database that accepts and never answers must
-// not hold the writer for ever.
-const timeout = 15 * time.Second
+const timeout = mariadb.Timeout
 
 // Check reads the settings without connecting: a DSN that cannot be parsed is
 // said before anything starts.
@@ -85,14 +85,7 @@ func Check(opt Options) error {
 	if opt.Kind != MariaDB {
 		return nil
 	}
-	cfg, err := mysql.ParseDSN(opt.DSN)
-	if err != nil {
-		return fmt.Errorf("dsn: not of the form user:password@tcp(host:port)/database or user@unix(/path)/database")
-	}
-	if cfg.DBName == "" {
-		return errors.New("dsn: names no database; it must exist, its tables are made")
-	}
-	return nil
+	return mariadb.Check(opt.DSN)
 }
 
 // Open connects, checks and migrates. It does not wait for a database that is
@@ -171,38 +164,15 @@ func openSQLite(opt Options) (*sqlx.DB, error) {
 }
 
 func openMariaDB(opt Options) (*sqlx.DB, error) {
-	cfg, err := mysql.ParseDSN(opt.DSN)
-	if err != nil {
-		return nil, Check(opt)
-	}
-	cfg.ParseTime, cfg.Loc = true, time.UTC
-	cfg.Timeout, cfg.ReadTimeout, cfg.WriteTimeout = 5*time.Second, timeout, timeout
-	cfg.ClientFoundRows = false // the counts tell new rows from merged ones
-	cfg.MultiStatements = false
-	cfg.InterpolateParams = true
-	if err := cfg.Apply(mysql.Charset("utf8mb4", "utf8mb4_bin")); err != nil {
-		return nil, err
-	}
-	if cfg.Params == nil {
-		cfg.Params = map[string]string{}
-	}
-	cfg.Params["sql_mode"] = "'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'"
-	cfg.Params["time_zone"] = "'+00:00'"
-	cfg.Logger = quiet{}
-	connector, err := mysql.NewConnector(cfg)
+	pool, err := mariadb.Open(opt.DSN, map[string]string{"time_zone": "'+00:00'"})
 	if err != nil {
 		return nil, err
 	}
-	db := sqlx.NewDb(sql.OpenDB(connector), "mysql")
+	db := sqlx.NewDb(pool, "mysql")
 	db.SetMaxOpenConns(8)
 	db.SetConnMaxLifetime(time.Hour)
 	return db, nil
 }
-
-// quiet keeps the driver's own log lines off stderr; its errors are returned.
-type quiet struct{}
-
-func (quiet) Print(...any) {}
 
 // Close ends all connections.
 func (s *Store) Close() error { return s.db.Close() }

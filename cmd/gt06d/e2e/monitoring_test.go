@@ -114,7 +114,7 @@ var matcher = regexp.MustCompile(`([a-z]+)(=~|!=|!~|=)"([^"]*)"`)
 // server, with the labels and the values it is asked for.
 func TestEveryExpressionNamesAMetricThatExists(t *testing.T) {
 	t.Parallel()
-	d := newDaemon(t, settings(t, fmt.Sprintf("  - name: crm\n    webhook: {url: 'http://%s:8080/'}\n", freeHost()))...)
+	d := newDaemon(t, settings(t, fmt.Sprintf("  - name: crm\n    webhook: {url: 'http://%[1]s:8080/'}\n  - name: old-table\n    table: {mapping: ../../../ops/deploy/node/mapping.yaml, dsn_file: %[2]s}\n", freeHost(), secretFile(t, "gt06@tcp(127.0.0.1:1)/gt06")))...)
 	d.start()
 	d.drained()
 	_, scrape := d.get("/metrics")

@@ -541,14 +541,15 @@ func TestReceiversThatHangDoNotTouchIngest(t *testing.T) {
 func TestSinksThatCannotBe(t *testing.T) {
 	t.Parallel()
 	for says, text := range map[string]string{
-		"one of webhook and nats": "  - {name: a}\n",
-		"there twice":             "  - {name: a, webhook: {url: 'http://x/'}}\n  - {name: a, webhook: {url: 'http://x/'}}\n",
-		"scheme":                  "  - {name: a, webhook: {url: 'gopher://x/'}}\n",
-		"unknown key":             "  - {name: a, webhook: {urll: 'http://x/'}}\n",
-		"number 1":                "  - {name: Äpfel, webhook: {url: 'http://x/'}}\n",
-		"no such file":            "  - {name: a, webhook: {url: 'http://x/', secret_file: /nonexistent}}\n",
-		"it can have":             "  - {name: a, events: [fix], webhook: {url: 'http://x/'}}\n",
-		"now or oldest":           "  - {name: a, start: yesterday, webhook: {url: 'http://x/'}}\n",
+		"one of webhook, nats and table": "  - {name: a}\n",
+		"there twice":                    "  - {name: a, webhook: {url: 'http://x/'}}\n  - {name: a, webhook: {url: 'http://x/'}}\n",
+		"scheme":                         "  - {name: a, webhook: {url: 'gopher://x/'}}\n",
+		"unknown key":                    "  - {name: a, webhook: {urll: 'http://x/'}}\n",
+		"number 1":                       "  - {name: Äpfel, webhook: {url: 'http://x/'}}\n",
+		"no such file":                   "  - {name: a, webhook: {url: 'http://x/', secret_file: /nonexistent}}\n",
+		"it can have":                    "  - {name: a, events: [fix], webhook: {url: 'http://x/'}}\n",
+		"now or oldest":                  "  - {name: a, start: yesterday, webhook: {url: 'http://x/'}}\n",
+		"dsn_file must name":             "  - {name: a, table: {mapping: /dev/null}}\n",
 	} {
 		t.Run(says, func(t *testing.T) {
 			t.Parallel()

@@ -18,6 +18,7 @@ type Sink struct {
 	Events  []string `yaml:"events" default:"all" help:"Types that are sent: position, alarm, heartbeat, device_event, command, command_reply, quarantined."`
 	Webhook *Webhook `yaml:"webhook"`
 	NATS    *NATS    `yaml:"nats"`
+	Table   *Table   `yaml:"table"`
 }
 
 // Webhook posts events to an HTTP server.
@@ -39,6 +40,15 @@ type NATS struct {
 	Subject         string   `yaml:"subject" default:"gt06" help:"Prefix of subjects: PREFIX.type.imei."`
 	Timeout         Duration `yaml:"timeout" default:"10s" help:"Until a batch is acknowledged."`
 	CredentialsFile string   `yaml:"credentials_file" help:"Credentials of NATS (.creds)."`
+}
+
+// Table writes events as rows of somebody else's table.
+type Table struct {
+	Mapping string `yaml:"mapping" help:"File that says which fields are which columns; the example is ops/deploy/node/mapping.yaml."`
+	DSNFile string `yaml:"dsn_file" help:"File with the dsn of the MariaDB that has the table; a name alone is one of systemd's credentials." default:"the dsn of the store"`
+
+	Text []byte `yaml:"-"` // of the mapping
+	DSN  Secret `yaml:"-"`
 }
 
 // Secret is text that is never shown.
@@ -64,8 +74,8 @@ func (c *Config) sinks(env func(string) string) error {
 			return fmt.Errorf("sinks: the name of number %d is %q: lower-case letters, digits, - and _, at most 32", i+1, s.Name)
 		case names[s.Name]:
 			return fmt.Errorf("%s is there twice", where)
-		case (s.Webhook == nil) == (s.NATS == nil):
-			return fmt.Errorf("%s must have one of webhook and nats", where)
+		case s.kinds() != 1:
+			return fmt.Errorf("%s must have one of webhook, nats and table", where)
 		}
 		names[s.Name] = true
 		s.Start = or(s.Start, "now")
@@ -86,10 +96,37 @@ func (c *Config) sinks(env func(string) string) error {
 				err = fmt.Errorf("%s: no such file", n.CredentialsFile)
 			}
 		}
+		if t := s.Table; t != nil {
+			err = t.read(env, c.Store)
+		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", where, err)
 		}
 	}
+	return nil
+}
+
+func (s *Sink) kinds() (n int) {
+	for _, there := range []bool{s.Webhook != nil, s.NATS != nil, s.Table != nil} {
+		if there {
+			n++
+		}
+	}
+	return n
+}
+
+// read reads the mapping, and finds the database: where the store is, or another.
+func (t *Table) read(env func(string) string, store Store) (err error) {
+	if t.Text, err = os.ReadFile(t.Mapping); err != nil {
+		return fmt.Errorf("mapping: %w", err)
+	}
+	if t.DSN, err = secret(t.DSNFile, env); err != nil || t.DSN != "" {
+		return err
+	}
+	if store.Kind != "mariadb" {
+		return errors.New("table: the store is SQLite: dsn_file must name the MariaDB that has the table")
+	}
+	t.DSN = Secret(store.DSN)
 	return nil
 }
 
