@@ -69,7 +69,7 @@ func (d *deaths) run(t *testing.T, point string, n int) (end string, passages ma
 		}
 	}
 	s.session.Failpoint, s.session.Journals.Failpoint, m.happens = pass, pass, func() { pass("effect") }
-	died, err := dies(func() error { return s.apply(d.begin(s)) })
+	died, err := Dies(func() error { return s.apply(d.begin(s)) })
 	where := fmt.Sprintf("death at %s %d", point, n)
 	if died != (n > 0) || d.unwanted(err) && !died {
 		t.Fatalf("%s: died %v, %v\n%s", where, died, err, &s.out)
@@ -112,8 +112,21 @@ func (d *deaths) unwanted(err error) bool {
 	return d.fails != (err != nil) || d.fails && ops.KindOf(err) != ops.StepFailed
 }
 
-// dies says whether f died before its end.
-func dies(f func() error) (died bool, err error) {
+// DieAt is a failpoint that dies when a point is passed for the n-th time.
+func DieAt(point string, n int) func(string) {
+	passed := 0
+	return func(at string) {
+		if at != point {
+			return
+		}
+		if passed++; passed == n {
+			panic(errKilled)
+		}
+	}
+}
+
+// Dies says whether f died before its end.
+func Dies(f func() error) (died bool, err error) {
 	defer func() {
 		if r := recover(); r != nil && r != errKilled { //nolint:errorlint // the same value
 			panic(r)

@@ -17,6 +17,7 @@ for _ in $(seq 30); do
 done
 [ -n "$part" ] || { echo "$volume is not seen as a disk here"; exit 1; }
 mkdir -p "$dir" "$target"
+! mountpoint -q "$dir" || umount "$dir" # a run before was killed
 chmod 700 "$target"
 # The snapshot is of a system that ran: its journal is replayed, on this volume
 # that nobody else has. nouuid: it has the identity of the root in use.
