@@ -77,9 +77,7 @@ type GT06 struct {
 	Devices     string  `yaml:"devices_updated"` // when and how the devices were told of another port than 5023
 	Unit        string  `yaml:"unit"`
 	DataDir     string  `yaml:"data_dir"`
-	MetricsURL  string  `yaml:"metrics_url"`
-	Heartbeat   Span    `yaml:"heartbeat"`
-	StormFactor float64 `yaml:"storm_factor"`
+	StormFactor float64 `yaml:"storm_factor"` // of the logins at the preflight, what is still no storm
 }
 
 // Services are the others on the machine.
@@ -191,7 +189,7 @@ func defaults() Config {
 		AWS:      AWS{NamePrefix: "prod-root"},
 		Gate:     GateKeys{MaxAge: Span(4 * time.Hour), LockRequired: []Action{Migrate, Financial}, MinReason: 12},
 		Limits:   Limits{DiskPct: 95, InodePct: 95, LoadFactor: 2, LoadRise: 3},
-		GT06:     GT06{Port: devicePort, Unit: "gt06d.service", DataDir: "/var/lib/gt06", MetricsURL: "http://127.0.0.1:8023/metrics", Heartbeat: Span(3 * time.Minute), StormFactor: 3},
+		GT06:     GT06{Port: devicePort, Unit: "gt06d.service", DataDir: "/var/lib/gt06", StormFactor: 3},
 		Services: Services{MariaDB: "mariadb.service", LaravelDir: "/var/www/quickport-laravel", PM2User: "ubuntu", NginxUnit: "nginx.service", NginxPID: "/run/nginx.pid", Page: "http://127.0.0.1/"},
 		Backup:   Backup{DBs: []string{"quickport_crm_laravel", "gt06"}, Dir: "/var/backups", Keep: 7, DefaultsFile: "/etc/gt06/backup.cnf"},
 		Journal:  Storage{Dir: "/var/lib/gt06ops/journal"},

@@ -289,6 +289,11 @@ func (o *opsTool) preflight(cmd *cobra.Command, action ops.Action) error {
 		return err
 	}
 	checks := runbook.Preflight(&v, &facts, &w.Config, action)
+	more, notes, err := w.site().Preflight(ctx)
+	if err != nil {
+		return err
+	}
+	checks, v.Notes = append(checks, more...), append(v.Notes, notes...)
 	next := `gt06ctl ops change open --action ` + string(orOther(action)) + ` --reason "why it must be"`
 	if j != nil {
 		if change.Unfinished != "" {
@@ -302,7 +307,8 @@ func (o *opsTool) preflight(cmd *cobra.Command, action ops.Action) error {
 		next = "gt06ctl ops " + step(action)
 		note := map[string]string{"name": ops.CheckPreflight, "safe": strconv.FormatBool(checks.OK())}
 		if v.GT06 != nil {
-			note["connections"] = strconv.Itoa(v.GT06.Connections)
+			b := v.Before()
+			note["connections"], note["logins"] = strconv.Itoa(b.Connections), strconv.Itoa(b.Logins)
 		}
 		if err := w.Session.Note(ctx, change.ID, ops.KindCheck, preflightCode(checks), note); err != nil {
 			return err

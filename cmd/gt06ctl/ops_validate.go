@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gt06/ops"
+	"gt06/ops/runbook"
 )
 
 func (o *opsTool) validateAllCommand() *cobra.Command {
@@ -69,11 +70,12 @@ func (o *opsTool) validateOnce(ctx context.Context, w *opsWork) (ops.Checks, err
 	if err != nil && ops.KindOf(err) != ops.Refused {
 		return nil, err
 	}
-	before := 0
+	var before runbook.Before
 	if j != nil {
 		for _, r := range j.Records() {
 			if r.Kind == ops.KindCheck && r.In["name"] == ops.CheckPreflight && r.In["connections"] != "" {
-				before, _ = strconv.Atoi(r.In["connections"])
+				before.Connections, _ = strconv.Atoi(r.In["connections"])
+				before.Logins, _ = strconv.Atoi(r.In["logins"])
 			}
 		}
 	}

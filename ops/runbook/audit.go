@@ -85,31 +85,46 @@ func (m Site) Audit(ctx context.Context, since time.Time, work []Span) (ops.Chec
 	return append(checks, m.sopAge(now)), nil
 }
 
-// auditDaily looks at the safety net: a plan of at least seven days that covers
-// the machine, and a backup it made within a day.
-func (m Site) auditDaily(ctx context.Context, now time.Time, i cloud.Instance, root cloud.Volume, snapshots []cloud.Snapshot) (ops.Checks, error) {
-	var newest time.Time
+// daily says when the newest automated backup was made, and under which names
+// the service knows machine and volume.
+func (m Site) daily(ctx context.Context, i cloud.Instance, root cloud.Volume, snapshots []cloud.Snapshot) (newest time.Time, arns []string, err error) {
 	for _, s := range snapshots {
 		if s.Tags.Automated() != "" && s.State == "completed" && s.Started.After(newest) {
 			newest = s.Started
 		}
 	}
-	var arns []string
 	for kind, id := range map[string]string{"volume": root.ID, "instance": i.ID} {
 		arn, err := m.Cloud.ARN(ctx, kind, id)
 		if err != nil {
-			return nil, err
+			return newest, nil, err
 		}
 		arns = append(arns, arn)
 		points, err := m.Cloud.RecoveryPoints(ctx, arn)
 		if err != nil {
-			return nil, err
+			return newest, nil, err
 		}
 		for _, p := range points {
 			if p.Status == "COMPLETED" && p.Created.After(newest) {
 				newest = p.Created
 			}
 		}
+	}
+	return newest, arns, nil
+}
+
+func ago(now, then time.Time) string {
+	if then.IsZero() {
+		return "never"
+	}
+	return now.Sub(then).Round(time.Minute).String() + " ago"
+}
+
+// auditDaily looks at the safety net: a plan of at least seven days that covers
+// the machine, and a backup it made within a day.
+func (m Site) auditDaily(ctx context.Context, now time.Time, i cloud.Instance, root cloud.Volume, snapshots []cloud.Snapshot) (ops.Checks, error) {
+	newest, arns, err := m.daily(ctx, i, root, snapshots)
+	if err != nil {
+		return nil, err
 	}
 	plans, err := m.Cloud.BackupPlans(ctx)
 	if err != nil {
@@ -125,12 +140,8 @@ func (m Site) auditDaily(ctx context.Context, now time.Time, i cloud.Instance, r
 			kept = fmt.Sprintf("%s, %s, keeps %d days", p.Name, p.Schedule, p.KeepDays)
 		}
 	}
-	age := "never"
-	if !newest.IsZero() {
-		age = now.Sub(newest).Round(time.Minute).String() + " ago"
-	}
 	return ops.Checks{
-		{ID: "A1", Text: "daily backup ran", OK: !newest.IsZero() && now.Sub(newest) <= dailyAge, Seen: age, Want: "within " + dailyAge.String(), Next: "gt06ctl ops init prints the plan; AWS Backup shows why a job failed"},
+		{ID: "A1", Text: "daily backup ran", OK: now.Sub(newest) <= dailyAge, Seen: ago(now, newest), Want: "within " + dailyAge.String(), Next: "gt06ctl ops init prints the plan; AWS Backup shows why a job failed"},
 		{ID: "A2", Text: "a plan keeps daily backups for 7 days", OK: kept != "", Seen: orElse(kept, fmt.Sprintf("none of %d plans covers %s or %s for 7 days", len(plans), i.ID, root.ID)), Want: "daily, at least 7 days", Next: "gt06ctl ops init"},
 	}, nil
 }
@@ -236,9 +247,17 @@ func (m Site) auditThings(ctx context.Context, i cloud.Instance, root cloud.Volu
 		{ID: "A8", Text: "Elastic IP is at the machine", OK: a.Instance == i.ID && (m.Config.AWS.EIP == "" || a.IP == m.Config.AWS.EIP), Seen: fmt.Sprintf("%s at %s", a.IP, orElse(a.Instance, "nothing")), Want: fmt.Sprintf("%s at %s", orElse(m.Config.AWS.EIP, a.IP), i.ID), Next: "gt06ctl ops preflight"},
 		none("A9", "no rescue or temporary thing is left", left, "gt06ctl ops change list: resume the change it belongs to"),
 		none("A10", "the world reaches web and GT06 only", open, "narrow the rule in the security group to the addresses that need it"),
-		{ID: "A11", Text: "the root volume outlives its instance", OK: !disk.DeleteWithHost, Seen: fmt.Sprintf("DeleteOnTermination %v", disk.DeleteWithHost), Want: "false", Next: "aws ec2 modify-instance-attribute --instance-id " + i.ID + ` --block-device-mappings '[{"DeviceName":"` + i.RootDevice + `","Ebs":{"DeleteOnTermination":false}}]'`},
+		outlives("A11", i, disk),
 		none("A12", "machine and volume have the tag the policies go by ("+cloud.TagManaged+")", untagged, "aws ec2 create-tags --tags Key="+cloud.TagManaged+",Value=true --resources "+strings.Join(untagged, " ")),
 	}, nil
+}
+
+// outlives wants a root volume that is not deleted with its instance.
+func outlives(id string, i cloud.Instance, disk cloud.Disk) ops.Check {
+	return ops.Check{
+		ID: id, Text: "the root volume outlives its instance", OK: !disk.DeleteWithHost, Seen: fmt.Sprintf("DeleteOnTermination %v", disk.DeleteWithHost), Want: "false",
+		Next: "aws ec2 modify-instance-attribute --instance-id " + i.ID + ` --block-device-mappings '[{"DeviceName":"` + i.RootDevice + `","Ebs":{"DeleteOnTermination":false}}]'`,
+	}
 }
 
 // auditCalls looks for forbidden calls: those no runbook makes, and those on

@@ -525,14 +525,14 @@ func TestRestartAll(t *testing.T) {
 	}
 	facts, _ := quiet{}.Facts(t.Context(), ops.Question{})
 	s.Config.GT06.Port = freePort(t)
-	checks, _, err := s.Validate(t.Context(), &facts, 100)
+	checks, _, err := s.Validate(t.Context(), &facts, Before{Connections: 100})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if failed := checks.Failed(); len(failed) != 1 || !strings.Contains(failed[0].Text, "is gt06d's") { // nobody listens here
 		t.Errorf("%+v", failed)
 	}
-	if checks, _, err = s.Validate(t.Context(), &facts, 101); err != nil || len(checks.Failed()) != 2 {
+	if checks, _, err = s.Validate(t.Context(), &facts, Before{Connections: 101}); err != nil || len(checks.Failed()) != 2 {
 		t.Errorf("95 of 101 devices are connected: %+v, %v", checks.Failed(), err)
 	}
 
@@ -547,6 +547,27 @@ func TestRestartAll(t *testing.T) {
 	for _, what := range []string{"", "everything"} {
 		if _, err := s.Restart(what, "").Discover(t.Context()); ops.KindOf(err) != ops.Usage {
 			t.Errorf("%q: %v", what, err)
+		}
+	}
+}
+
+// TestLogins: more than three times as many as at the preflight is a storm; that
+// each device comes back once is none.
+func TestLogins(t *testing.T) {
+	t.Parallel()
+	s := newScene(t, ops.Restart, "")
+	for _, c := range []struct {
+		connections, logins int
+		now                 float64
+		ok                  bool
+	}{{100, 50, 150, true}, {100, 50, 151, false}, {100, 2, 100, true}, {100, 2, 101, false}, {3, 0, 10, true}, {3, 0, 11, false}, {0, 0, 1000, true}} {
+		v := Vitals{GT06: &control.Status{State: "ready", Connections: c.connections}, Checks: &control.Validation{OK: true, Checks: []control.Check{{Name: "reconnects", OK: true, Value: c.now}}}}
+		failed := v.devices(&s.Config, Before{Connections: c.connections, Logins: c.logins}).Failed()
+		if ok := len(failed) == 0; ok != c.ok || !ok && failed[0].Text != "logins are as usual" {
+			t.Errorf("%+v: %+v", c, failed)
+		}
+		if b := v.Before(); b.Connections != c.connections || b.Logins != int(c.now) {
+			t.Errorf("%+v", b)
 		}
 	}
 }

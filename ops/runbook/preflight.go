@@ -1,12 +1,15 @@
 package runbook
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"gt06/ops"
+	"gt06/ops/cloud"
 	"gt06/ops/host"
 )
 
@@ -141,6 +144,63 @@ func Preflight(v *Vitals, f *ops.Facts, c *ops.Config, action ops.Action) ops.Ch
 			ID: "C3", Text: "root volume is attached", OK: f.Root.ID != "", Seen: orNone(f.Root.ID), Want: "a volume at " + f.Instance.RootDevice, Next: "gt06ctl ops audit",
 		},
 	)
+}
+
+// Preflight looks at what only the cloud knows of the machine, and tells how old
+// the copies of its volume are: that the daily one is missing is no reason to
+// stop what has a snapshot of its own.
+func (m Site) Preflight(ctx context.Context) (checks ops.Checks, notes []string, err error) {
+	i, err := m.instance(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	left, err := Leftovers(m.Cloud)(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	checks = ops.Checks{none("C5", "no rescue or temporary instance is left", left, "gt06ctl ops change list")}
+	if disk, ok := i.Root(); ok {
+		checks = append(checks, outlives("C6", i, disk))
+		notes = []string{m.copies(ctx, i, disk)}
+	}
+	self, here, err := m.Cloud.Self(ctx)
+	if err != nil || !here || self.InstanceID != i.ID {
+		return checks, notes, cloudError(err)
+	}
+	a, err := m.Cloud.Address(ctx, m.Config.AWS.EIPAllocation)
+	checks = append(checks, ops.Check{
+		ID: "C7", Text: "the machine itself has the Elastic IP", OK: self.PublicIP == a.IP && a.IP != "", Seen: orNone(self.PublicIP) + " by its metadata", Want: orNone(a.IP),
+		Next: fmt.Sprintf("aws ec2 associate-address --allocation-id %s --instance-id %s", m.Config.AWS.EIPAllocation, i.ID),
+	})
+	return checks, notes, cloudError(err)
+}
+
+// copies says how old the newest snapshots are, by hand and automated.
+func (m Site) copies(ctx context.Context, i cloud.Instance, disk cloud.Disk) string {
+	now, _, err := m.Cloud.Now(ctx)
+	var manual, daily time.Time
+	var all []cloud.Snapshot
+	if err == nil {
+		all, err = m.Cloud.SnapshotsOf(ctx, disk.Volume, nil)
+	}
+	for _, s := range all {
+		if s.Tags.Automated() == "" && s.State == "completed" && s.Started.After(manual) {
+			manual = s.Started
+		}
+	}
+	if err == nil {
+		var root cloud.Volume
+		if root, err = m.Cloud.Volume(ctx, disk.Volume); err == nil {
+			daily, _, err = m.daily(ctx, i, root, all)
+		}
+	}
+	switch {
+	case err != nil:
+		return "how old the snapshots are cannot be seen: " + err.Error()
+	case now.Sub(daily) > dailyAge:
+		return fmt.Sprintf("newest snapshot by hand: %s; the daily one ran %s, wanted within %s: gt06ctl ops audit", ago(now, manual), ago(now, daily), dailyAge)
+	}
+	return fmt.Sprintf("newest snapshot by hand: %s, automated: %s", ago(now, manual), ago(now, daily))
 }
 
 func orNone(s string) string {

@@ -9,11 +9,42 @@ import (
 
 	"gt06/ops"
 	"gt06/ops/host"
+	"gt06/server/control"
 )
 
-// Validate is section 7 of the SOP: system, network, application, GT06. The
-// number of connections before is 0 when nobody noted it.
-func (m *Machine) Validate(ctx context.Context, f *ops.Facts, before int) (ops.Checks, Vitals, error) {
+// Before is what a preflight noted of the fleet; no connections: nothing.
+type Before struct {
+	Connections int // open
+	Logins      int // connections opened in gt06d's window
+}
+
+// Before is what this look has to say to a later one.
+func (v *Vitals) Before() Before {
+	var b Before
+	if v.GT06 != nil {
+		b.Connections = v.GT06.Connections
+	}
+	if c, ok := v.reconnects(); ok {
+		b.Logins = int(c.Value)
+	}
+	return b
+}
+
+// reconnects is gt06d's own check of them.
+func (v *Vitals) reconnects() (control.Check, bool) {
+	if v.Checks == nil {
+		return control.Check{}, false
+	}
+	i := slices.IndexFunc(v.Checks.Checks, func(c control.Check) bool { return c.Name == "reconnects" })
+	if i < 0 {
+		return control.Check{}, false
+	}
+	return v.Checks.Checks[i], true
+}
+
+// Validate is section 7 of the SOP: system, network, application, GT06, beside
+// what was before.
+func (m *Machine) Validate(ctx context.Context, f *ops.Facts, before Before) (ops.Checks, Vitals, error) {
 	v, err := m.Look(ctx)
 	if err != nil {
 		return nil, v, err
@@ -44,12 +75,12 @@ func (m *Machine) Validate(ctx context.Context, f *ops.Facts, before int) (ops.C
 		add("Elastic IP is attached", f.Address.Instance == c.AWS.InstanceID, fmt.Sprintf("%s at %s", orNone(f.Address.IP), orNone(f.Address.Instance)), c.AWS.InstanceID,
 			fmt.Sprintf("aws ec2 associate-address --allocation-id %s --instance-id %s", c.AWS.EIPAllocation, c.AWS.InstanceID))
 	}
-	return numbered("V", append(out, v.devices(before)...)), v, nil
+	return numbered("V", append(out, v.devices(c, before)...)), v, nil
 }
 
 // devices are the checks of the GT06 server: its own three, and that the fleet
 // is still there.
-func (v *Vitals) devices(before int) ops.Checks {
+func (v *Vitals) devices(config *ops.Config, before Before) ops.Checks {
 	var out ops.Checks
 	add := func(text string, ok bool, seen, want, next string) {
 		out = append(out, ops.Check{Text: text, OK: ok, Seen: seen, Want: want, Next: next})
@@ -69,9 +100,15 @@ func (v *Vitals) devices(before int) ops.Checks {
 	for _, c := range v.Checks.Checks {
 		add("GT06 "+c.Name, c.OK, c.Text, fmt.Sprintf("limit %g", c.Limit), "gt06ctl devices --problems")
 	}
-	const kept = 0.95
-	if before > 0 {
-		add("devices are connected", float64(v.GT06.Connections) >= kept*float64(before), fmt.Sprintf("%d of %d before", v.GT06.Connections, before), "at least 95 %", "gt06ctl validate --watch 10m")
+	if before.Connections == 0 {
+		return out
+	}
+	const kept, few = 0.95, 10
+	add("devices are connected", float64(v.GT06.Connections) >= kept*float64(before.Connections), fmt.Sprintf("%d of %d before", v.GT06.Connections, before.Connections), "at least 95 %", "gt06ctl validate --watch 10m")
+	if c, ok := v.reconnects(); ok {
+		// That each device comes back once, after a stop, is no storm.
+		limit := max(few, float64(before.Connections), config.GT06.StormFactor*float64(before.Logins))
+		add("logins are as usual", c.Value <= limit, fmt.Sprintf("%s; %d at the preflight", c.Text, before.Logins), fmt.Sprintf("at most %.0f", limit), "gt06ctl devices --problems")
 	}
 	return out
 }
