@@ -8,6 +8,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
 	"gt06/ops"
@@ -17,12 +18,14 @@ import (
 
 func (o *opsTool) auditCommand() *cobra.Command {
 	var since time.Duration
+	var textfile string
 	c := o.looking(&cobra.Command{
 		Use: "audit", Short: "Is the account as both documents want it, and did anybody do what they forbid",
 		Long: `audit asks for the daily backup, the Recycle Bin, names, locks, left-over rescue
 instances, the Elastic IP, ports open to the world, and for calls in CloudTrail
-that no change explains. Any answer that is no ends with exit code 7.`,
-		Example: "  gt06ctl ops audit --since 168h",
+that no change explains. Any answer that is no ends with exit code 7. With --textfile
+the answers are written for the textfile collector of Prometheus' node exporter, too.`,
+		Example: "  gt06ctl ops audit --since 168h\n  gt06ctl ops audit --textfile /var/lib/prometheus/node-exporter/gt06.prom",
 	}, func(cmd *cobra.Command, _ []string) error {
 		ctx := cmd.Context()
 		w, err := o.work(ctx, cmd)
@@ -48,6 +51,11 @@ that no change explains. Any answer that is no ends with exit code 7.`,
 		if err != nil {
 			return err
 		}
+		if textfile != "" {
+			if err := writeAudit(textfile, checks, time.Now()); err != nil {
+				return ops.Fail(ops.Usage, err, "name a file in a directory that is there")
+			}
+		}
 		var b strings.Builder
 		checks.Print(&b)
 		if err := o.say(cmd, map[string]any{"ok": checks.OK(), "checks": checks}, b.String()); err != nil {
@@ -58,8 +66,27 @@ that no change explains. Any answer that is no ends with exit code 7.`,
 		}
 		return nil
 	})
+	c.Flags().StringVar(&textfile, "textfile", "", "file to write the answers to, as metrics")
 	c.Flags().DurationVar(&since, "since", 7*24*time.Hour, "how far back CloudTrail is read; it keeps 90 days")
 	return c
+}
+
+// writeAudit writes the answers of an audit as metrics, so that one that is no,
+// and one that is not asked any more, is an alert like the server's own.
+func writeAudit(path string, checks ops.Checks, now time.Time) error {
+	at := prometheus.NewGauge(prometheus.GaugeOpts{Name: "gt06_audit_timestamp_seconds", Help: "When gt06ctl ops audit asked last, Unix time."})
+	answers := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "gt06_audit_ok", Help: "What gt06ctl ops audit found, by the id of the check: 1 yes, 0 no."}, []string{"check"})
+	at.Set(float64(now.Unix()))
+	for i := range checks {
+		ok := 0.
+		if checks[i].OK {
+			ok = 1
+		}
+		answers.WithLabelValues(checks[i].ID).Set(ok)
+	}
+	r := prometheus.NewRegistry()
+	r.MustRegister(at, answers)
+	return prometheus.WriteToTextfile(path, r)
 }
 
 func (o *opsTool) costCommand() *cobra.Command {

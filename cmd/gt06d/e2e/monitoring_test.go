@@ -14,6 +14,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"gt06/ops/cloud/fake"
 	"gt06/protocol/device/fleet"
 )
 
@@ -110,6 +111,24 @@ var selector = regexp.MustCompile(`\b((?:gt06|process|go)_[a-z0-9_]+|up)\b(?:\{(
 
 var matcher = regexp.MustCompile(`([a-z]+)(=~|!=|!~|=)"([^"]*)"`)
 
+// audited returns what an audit of an account leaves for the node exporter.
+func audited(t *testing.T, d *daemon) string {
+	t.Helper()
+	a := fake.New()
+	t.Cleanup(a.Close)
+	o := maintainer(t, a.Production(), d)
+	path := filepath.Join(t.TempDir(), "gt06.prom")
+	if _, err := o.run("audit", "--textfile", path); err != nil && !strings.Contains(err.Error(), "answers are no") {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	promtool(t, string(b), "check", "metrics")
+	return string(b)
+}
+
 // Every metric in the alerts and on the dashboard is in the scrape of a real
 // server, with the labels and the values it is asked for.
 func TestEveryExpressionNamesAMetricThatExists(t *testing.T) {
@@ -118,6 +137,7 @@ func TestEveryExpressionNamesAMetricThatExists(t *testing.T) {
 	d.start()
 	d.drained()
 	_, scrape := d.get("/metrics")
+	scrape += audited(t, d)
 	values := map[string]map[string]map[string]bool{} // of labels, by metric
 	for s := range samples(t, scrape) {
 		name, labels, _ := strings.Cut(s, "{")
