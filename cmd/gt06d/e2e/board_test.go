@@ -396,7 +396,7 @@ func TestBoardAsksForTheToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg := filepath.Join(dir, "gt06.yaml")
-	if err := os.WriteFile(cfg, fmt.Appendf(nil, "board: {token_file: %s}\n", path), 0o600); err != nil {
+	if err := os.WriteFile(cfg, fmt.Appendf(nil, "board: {token_file: %s}\nsinks: [{name: crm, webhook: {url: 'http://%s:1/'}}]\n", path, freeHost()), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	d := newDaemon(t, "--config", cfg)
@@ -407,6 +407,9 @@ func TestBoardAsksForTheToken(t *testing.T) {
 	b.until("a wrong token is refused", `document.body.textContent.includes("not the token")`)
 	b.do(chromedp.SendKeys(chromedp.CSS("#token"), token+kb.Enter))
 	b.until("the page", `document.querySelector("#state")?.textContent === "ready"`)
+	f := fleet.New(fleet.Options{Addr: d.addr, Devices: 2, Rate: 5, Duration: time.Second})
+	f.Run(t.Context())
+	b.until("a receiver that is away is on the page", `!document.querySelector("#ways").hidden && /^crmwebhookfailing\d+ behind.*refused/.test(document.querySelector("#sinks li").textContent)`)
 	if cookie := js[string](b, "document.cookie"); cookie != "" {
 		t.Errorf("scripts can read the cookie: %s", cookie)
 	}

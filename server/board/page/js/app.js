@@ -73,9 +73,20 @@ function status(st) {
   $("state").dataset.state = st.state;
   const store = st.store.state === "ok" && st.store.lag === 0 ? "" : `, store ${st.store.state}, ${count(st.store.lag)} behind`;
   put($("server"), `${st.version}, generation ${st.generation}, pid ${st.pid}, up ${span(st.uptime_s)}, ${count(st.devices_online)} devices online, ${count(st.connections)} connections${store}`);
+  const now = JSON.stringify(st.sinks.map((s) => [s.name, s.state, s.lag, s.missed, s.last_error]));
+  if (now !== ways) sinks(st.sinks);
+  ways = now;
   const reasons = st.reasons ?? [];
   $("reasons").hidden = !reasons.length;
   if ($("reasons").textContent !== reasons.join("")) $("reasons").replaceChildren(...reasons.map((r) => element("li", {}, r)));
+}
+
+let ways = "";
+function sinks(list) {
+  $("ways").hidden = !list.length;
+  $("sinks").replaceChildren(...list.map((s) => element("li", {}, element("b", {}, s.name), s.kind,
+    element("span", { className: s.state === "ok" || s.state === "opening" ? "" : "bad" }, s.state), `${count(s.lag)} behind`,
+    ...(s.missed ? [element("span", { className: "bad" }, `${count(s.missed)} missed`)] : []), s.last_error)));
 }
 
 listen({
