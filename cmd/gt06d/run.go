@@ -21,6 +21,8 @@ import (
 	"gt06/server/admin"
 	"gt06/server/control"
 	"gt06/server/handover"
+	"gt06/storage/sink"
+	"gt06/storage/sqlstore"
 )
 
 // running is what goes on while the server serves.
@@ -271,34 +273,83 @@ func (a *app) mark() {
 	a.keep.settled(pos)
 }
 
-// halt ends the loops behind a batch and lets the keeper know where that is.
+// still ends the loops behind a batch and lets the keeper know where that is.
 // Connections stay open. What it returns is the loops' error.
-func (r *running) halt() error {
+func (r *running) still() error {
 	r.phase.Store(phaseDraining)
 	r.freeze()
 	err := <-r.served
 	r.served <- nil
 	r.mark()
+	return err
+}
+
+// halt is still, and the end of everything that works on the log.
+func (r *running) halt() error {
+	err := r.still()
+	r.leaveLog()
+	return err
+}
+
+func (r *running) leaveLog() {
 	r.quit() // a commit under way is fenced by the next owner's epoch
 	// Everything is durable: what is left of the log's goroutines need not be
 	// waited for.
 	r.wg.Go(func() { _ = r.spool.Close() })
-	return err
 }
 
 // stop ends the server. Unless released, the keeper holds the connections for
-// the next one.
+// the next one. Behind a release there may be no next one for long: port and
+// connections are free at once, and what they brought goes where it belongs
+// before the process ends.
 func (r *running) stop(release bool, why string) error {
 	r.log.Info("stop", zap.String("because", why), zap.Bool("release", release))
-	err := r.halt()
-	reason := server.CloseShutdown
-	if release {
-		r.keep.release()
-		reason = server.CloseReleased
-	} else {
+	if !release {
+		err := r.halt()
 		r.keep.leave()
+		return errors.Join(err, r.end(server.CloseShutdown))
 	}
-	return errors.Join(err, r.end(reason))
+	err := r.still()
+	r.keep.release()
+	r.server.Close(server.CloseReleased)
+	r.drain()
+	r.leaveLog()
+	return errors.Join(err, r.end(server.CloseReleased))
+}
+
+// drainFor is how long a stop waits for the database and the sinks: less than
+// systemd waits for the stop.
+const drainFor = 10 * time.Second
+
+// drain waits until the log is in the database and with the sinks. It does not
+// wait for those that take nothing: the log keeps what they have not got.
+func (r *running) drain() {
+	limit := time.After(drainFor)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		st := r.Status(context.Background())
+		left := map[string]int64{}
+		if st.Store.State == string(sqlstore.StateOK) && st.Store.Lag > 0 {
+			left["store"] = st.Store.Lag
+		}
+		for _, s := range r.sinks {
+			if is := s.Status(); is.State == sink.StateOK || is.State == sink.StateFailing {
+				if n := s.Left(); n > 0 {
+					left[is.Name] = n
+				}
+			}
+		}
+		if len(left) == 0 {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-limit:
+			r.log.Warn("stop: records stay in the log for the next start", zap.Any("left", left))
+			return
+		}
+	}
 }
 
 // end closes what this process alone holds. Connections that the keeper holds

@@ -198,6 +198,20 @@ func (s *Sink) Status() Status {
 	return st
 }
 
+// Left returns how many durable records the receiver has not taken, counted now:
+// Status counts once a second.
+func (s *Sink) Left() int64 {
+	l := s.lag.Load()
+	if l == nil {
+		return 0
+	}
+	const portion = 1000
+	for more := true; more; {
+		more, _ = l.look(s.opt.Log.Durable(), portion)
+	}
+	return l.total() + s.pending.Load()
+}
+
 func (s *Sink) say(change func(*Status)) {
 	st := *s.state.Load()
 	change(&st)
@@ -393,6 +407,7 @@ func (s *Sink) read(limit storage.Position, records, size int) error {
 			s.forget()
 			return err
 		}
+		s.pending.Add(1) // before it leaves the lag: it is in one of the two
 		s.lag.Load().read(end)
 		rec.Input, rec.Answer = append([]byte(nil), rec.Input...), append([]byte(nil), rec.Answer...)
 		size -= len(rec.Input)
