@@ -294,7 +294,7 @@ type tagLock struct {
 // raceTime is how long two writers may be apart.
 func raceTime(config ops.Config) time.Duration {
 	if config.AWS.EndpointURL != "" {
-		return time.Second
+		return 300 * time.Millisecond
 	}
 	return 3 * time.Second
 }
