@@ -8,8 +8,9 @@ GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOFUMPT := mvdan.cc/gofumpt@v0.12.0
 DEADCODE := golang.org/x/tools/cmd/deadcode@v0.52.0
 GREMLINS := github.com/go-gremlins/gremlins/cmd/gremlins@v0.6.0
+GOBCO := github.com/rillig/gobco v1.3.4
 
-.PHONY: build run demo test race fuzz mutation e2e lint bench bench-large soak bench-handover man deb dist clean
+.PHONY: build run demo test race fuzz mutation coverage e2e lint bench bench-large soak bench-handover man deb dist clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ ./cmd/gt06d ./cmd/gt06ctl
@@ -46,6 +47,12 @@ fuzz:
 # the end. About half an hour on two cores; the limit is for mutants that loop and allocate.
 mutation: .bin/gremlins
 	ulimit -v 4000000; GT06_VECTORS=$(abspath ../shared/vectors) .bin/gremlins unleash ./protocol -E vectortest/ -E fleet/ --workers 2 --timeout-coefficient 5 --threshold-efficacy 80
+
+# Branches of protocol and of the log that their own tests take; those they do
+# not, and the share, which must be 95 % of each.
+coverage: .bin/gobco
+	@for p in protocol storage/spool; do GT06_VECTORS=$(abspath ../shared/vectors) .bin/gobco -branch -test -timeout=5m ./$$p | \
+	awk -v p=$$p '/^Branch coverage/ {split($$3, n, "/"); share = 100*n[1]/n[2]; next} /^(ok|options|$$)/ {next} {print} END {printf "%s: %s branches, %.1f %%\n", p, n[1] "/" n[2], share; exit share < 95}' || exit 1; done
 
 # Long forms of the fault loops.
 soak:
@@ -111,3 +118,6 @@ clean:
 	GOBIN=$(TOOLS) GOFLAGS= $(GO) install $(DEADCODE)
 .bin/gremlins:
 	GOBIN=$(TOOLS) GOFLAGS= $(GO) install $(GREMLINS)
+# By a module of its own: the proxy has this version and no list of others.
+.bin/gobco:
+	d=$$(mktemp -d) && printf 'module tools\n\nrequire $(GOBCO)\n' >$$d/go.mod && cd $$d && GOFLAGS=-mod=mod $(GO) build -o $(TOOLS)/gobco $(firstword $(GOBCO)) && rm -rf $$d

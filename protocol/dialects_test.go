@@ -109,3 +109,23 @@ func TestCornersOfDialects(t *testing.T) {
 }
 
 func hexOf(s string) string { return hex.EncodeToString([]byte(s)) }
+
+// The status of an AZ735 is an attribute; in its alarms it has a meaning.
+func TestStatusOfAnAZ735(t *testing.T) {
+	t.Parallel()
+	for status, want := range map[byte]string{
+		0xa0: `"status":160,"armed":true`, 0xa1: `"status":161,"armed":false`, 0xa2: `"lowBattery"`, 0xa3: `"lowBattery"`, 0xa4: `"general"`, 0xa5: `"door"`, 0xa6: `"status":166`,
+	} {
+		content := unhex(t, "11070609020b00000000a0034600")
+		content[10] = status
+		for typ, has := range map[byte]bool{0x33: true, 0x32: false} {
+			frame := protocol.AppendExtended(nil, typ, content, 1)
+			var m protocol.Message
+			new(protocol.Decoder).Decode(&m, frame, protocol.Session{})
+			got := string(protocol.AppendJSON(nil, &m, protocol.Session{}, nil))
+			if strings.Contains(got, want) != has && status != 0xa6 || !strings.Contains(got, `"status":`) {
+				t.Errorf("status %#x in type %#x: %s", status, typ, got)
+			}
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -258,6 +259,49 @@ func TestIMEIsAtTheirLimits(t *testing.T) {
 	for text, ok := range map[string]bool{"490154203237518": true, "356938035643809": true, "000000000000000": true, "356938035643808": false, "365938035643809": false} {
 		if id, _ := protocol.ParseIMEI(text); id.LuhnOK() != ok {
 			t.Errorf("%s: check digit %v", text, id.LuhnOK())
+		}
+	}
+}
+
+func TestCommandsThatCutAnEngine(t *testing.T) {
+	t.Parallel()
+	for text, cuts := range map[string]bool{
+		"RELAY,1#": true, "relay,1": true, " Relay,1# ": true, "RELAY#": true, "RELAY,0#": false, "DYD#": true, "dyd,000000#": true, "STOP#": true,
+		"STOPENGINE,1234#": true, "cut#": true, "HFYD#": false, "STATUS#": false, "": false,
+	} {
+		if got := protocol.CutsEngine(text); got != cuts {
+			t.Errorf("%q: %v", text, got)
+		}
+	}
+	for text, verb := range map[string]string{"Relay,1#": "RELAY", "status": "STATUS", "": "", "1": ""} {
+		if got := protocol.Verb(text); got != verb {
+			t.Errorf("%q: %q, want %q", text, got, verb)
+		}
+	}
+}
+
+func TestTypeAndRest(t *testing.T) {
+	t.Parallel()
+	whole := unhex(t, location)
+	for name, c := range map[string]struct {
+		frame  []byte
+		typ    byte
+		behind string
+	}{
+		"a frame":            {whole, whole[3], ""},
+		"two":                {append(slices.Clip(whole), whole...), whole[3], string(whole)},
+		"a frame and a byte": {append(slices.Clip(whole), 'x'), whole[3], "x"},
+		"an extended one":    {protocol.AppendExtended(nil, 0x94, []byte("abc"), 1), 0x94, ""},
+		"half of one":        {whole[:9], whole[3], ""},
+		"a header":           {whole[:3], 0, ""},
+		"an extended header": {[]byte{0x79, 0x79, 0, 9}, 0, ""},
+		"nothing":            {nil, 0, ""},
+	} {
+		if got := protocol.TypeOf(c.frame); got != c.typ {
+			t.Errorf("%s: type %#x, want %#x", name, got, c.typ)
+		}
+		if got := protocol.Behind(c.frame); string(got) != c.behind {
+			t.Errorf("%s: %x behind, want %x", name, got, c.behind)
 		}
 	}
 }

@@ -19,6 +19,9 @@ func TestPolicies(t *testing.T) {
 		"alarm that wants an answer":  {"787825160b0b0f0e241dcf027ac8870c4657e60014020901cc00287d001f726506040101003656a40d0a", "78780516003695700d0a"},
 		"alarm that does not":         {"787825160b0b0f0e241dcf027ac8870c4657e60014020901cc00287d001f726506040100003656a40d0a", ""},
 		"time, as the documents have": {"7878058a000688290d0a", "78780b8a0f0c1d0000150006f0860d0a"},
+		"status":                      {hex.EncodeToString(protocol.AppendFrame(nil, 0x14, []byte("x"), 1)), hex.EncodeToString(protocol.AppendFrame(nil, 0x14, nil, 1))},
+		"address request":             {hex.EncodeToString(protocol.AppendFrame(nil, 0xa7, make([]byte, 20), 1)), hex.EncodeToString(protocol.AppendFrame(nil, 0xa7, nil, 1))},
+		"picture":                     {hex.EncodeToString(protocol.AppendExtended(nil, 0x41, make([]byte, 50), 1)), hex.EncodeToString(protocol.AppendExtended(nil, 0x41, nil, 1))},
 		"unknown":                     {hex.EncodeToString(protocol.AppendFrame(nil, 0xd7, []byte("x"), 1)), ""},
 	} {
 		frame := unhex(t, c.frame)

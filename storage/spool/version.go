@@ -1,6 +1,4 @@
-//go:build !gt06_alien
-
 package spool
 
-// version of the format.
+// version of the format. A test builds a program that has another one.
 const version = 1

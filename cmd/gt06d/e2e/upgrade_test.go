@@ -330,7 +330,7 @@ func TestBrokenPrograms(t *testing.T) {
 		"too few descriptors": {func(t *testing.T) string {
 			return program(t, "#!/bin/sh\nulimit -n 45; exec "+gt06d+" \"$@\"\n", 0o755)
 		}, control.Refused, ""},
-		"another log format": {func(*testing.T) string { return variant(t, "gt06_alien") }, control.Refused, "version"},
+		"another log format": {alien, control.Refused, "version"},
 		"configuration is wrong": {func(t *testing.T) string {
 			return program(t, "#!/bin/sh\nGT06_STORE=oracle exec "+gt06d+" \"$@\"\n", 0o755)
 		}, control.Refused, ""},
@@ -352,11 +352,32 @@ func TestBrokenPrograms(t *testing.T) {
 	}
 }
 
-// variant builds gt06d with a build tag.
-func variant(t *testing.T, tag string) string {
+// alien builds a gt06d whose log has another format.
+func alien(t *testing.T) string {
 	t.Helper()
-	path := filepath.Join(programs, tag, "gt06d")
-	cmd := exec.CommandContext(context.Background(), "go", "build", "-tags", tag, "-ldflags", "-X gt06/cmd/internal/cli.version="+tag, "-o", path, "gt06/cmd/gt06d")
+	dir := t.TempDir()
+	file, err := filepath.Abs("../../../storage/spool/version.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {file: filepath.Join(dir, "version.go")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"version.go": "package spool\n\nconst version = 99\n", "overlay.json": string(overlay)} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return variant(t, "gt06_alien", "-overlay", filepath.Join(dir, "overlay.json"))
+}
+
+// variant builds another gt06d.
+func variant(t *testing.T, name string, flags ...string) string {
+	t.Helper()
+	path := filepath.Join(programs, name, "gt06d")
+	args := append([]string{"build", "-ldflags", "-X gt06/cmd/internal/cli.version=" + name, "-o", path}, flags...)
+	cmd := exec.CommandContext(context.Background(), "go", append(args, "gt06/cmd/gt06d")...) //nolint:gosec // a test's
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -550,7 +571,7 @@ func TestArrivalsDuringUpgrades(t *testing.T) {
 // Up a version with a migration, a crash in its probation, and down again.
 func TestMigrationUpAndDown(t *testing.T) {
 	t.Parallel()
-	next := variant(t, "gt06_next")
+	next := variant(t, "gt06_next", "-tags", "gt06_next")
 	dying := program(t, "#!/bin/sh\nGT06_FAILPOINT=probation exec "+next+" \"$@\"\n", 0o755)
 	now := filepath.Join(programs, "gt06d")
 	for name, args := range map[string][]string{"sqlite": nil, "mariadb": {"--store", "mariadb"}} {
