@@ -121,11 +121,13 @@ func hostile(t *testing.T) (socket string) {
 		"quarantine":     value([]control.Quarantined{{ID: 1, IMEI: evil, ReceivedAt: evil, Hex: "1b5b33316d9b", Reason: evil}}),
 		"replay":         lines(control.Event[control.Replayed, control.Replayed]{Progress: &control.Replayed{}}, control.Event[control.Replayed, control.Replayed]{Result: &control.Replayed{Frames: 1}}),
 		"import":         lines(control.Event[control.ImportProgress, control.Imported]{Progress: &control.ImportProgress{Step: evil, Records: 1}}, control.Event[control.ImportProgress, control.Imported]{Result: &control.Imported{Stream: evil, Records: 1, First: now, Last: now}}),
-		"budget":         value(control.Budget{Log: control.BudgetPart{Kind: evil}, Database: control.BudgetPart{Kind: evil}}),
-		"verify":         lines(control.Event[control.Verified, control.Verified]{Progress: &control.Verified{}}, control.Event[control.Verified, control.Verified]{Result: &control.Verified{Places: []control.Missing{{From: now, To: now, Rows: 0}}}}),
-		"schema":         value(control.SchemaInfo{Version: 1, Known: 1}),
-		"upgrades":       value([]control.Upgrade{upgrade}),
-		"upgrade":        lines(control.UpgradeEvent{Step: evil}, control.UpgradeEvent{Result: &upgrade}),
+		"history": lines(control.Event[control.HistoryProgress, control.History]{Progress: &control.HistoryProgress{Read: 1}},
+			control.Event[control.HistoryProgress, control.History]{Result: &control.History{Source: evil, Refused: map[string]int64{evil: 1}}}),
+		"budget":   value(control.Budget{Log: control.BudgetPart{Kind: evil}, Database: control.BudgetPart{Kind: evil}}),
+		"verify":   lines(control.Event[control.Verified, control.Verified]{Progress: &control.Verified{}}, control.Event[control.Verified, control.Verified]{Result: &control.Verified{Places: []control.Missing{{From: now, To: now, Rows: 0}}}}),
+		"schema":   value(control.SchemaInfo{Version: 1, Known: 1}),
+		"upgrades": value([]control.Upgrade{upgrade}),
+		"upgrade":  lines(control.UpgradeEvent{Step: evil}, control.UpgradeEvent{Result: &upgrade}),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -148,7 +150,7 @@ func TestWhatDevicesWriteDoesNotSteerTheTerminal(t *testing.T) {
 		"quarantine list": {{}}, "quarantine show": {{"1"}}, "quarantine replay": {{}}, "replay": {{"--from", "2h", "--to", "1h"}},
 		"devices allow": {{imei}}, "devices block": {{imei}}, "devices name": {{imei, "x"}}, "devices model": {{imei, "x"}}, "devices timezone": {{imei, "UTC"}},
 		"devices policy": {{}, {"allow"}}, "devices import": {{"testdata/fleet.csv"}},
-		"spool import": {{"/kept"}},
+		"spool import": {{"/kept"}}, "import": {{"--mapping", "../../ops/deploy/node/mapping.yaml", "--plan"}},
 		"store budget": {{}}, "store verify": {{}}, "store migrate": {{}, {"--plan"}},
 		"upgrades": {{}}, "upgrade": {{}}, "decode": {{}, {"--raw"}}, "protocol": {{"22"}}, "version": {{}},
 	}

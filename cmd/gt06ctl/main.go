@@ -65,7 +65,7 @@ directory. Every command takes --json.`,
 	}{
 		{"Look", []*cobra.Command{t.statusCommand(), t.validateCommand(), t.tailCommand(), t.alarmsCommand(), t.traceCommand()}},
 		{"Devices", []*cobra.Command{t.devicesCommand(), t.trackCommand(), t.sendCommand(), t.commandsCommand(), t.captureCommand()}},
-		{"Server", []*cobra.Command{t.upgradeCommand(), t.upgradesCommand(), t.stopCommand(), t.takeoverCommand(), t.quarantineCommand(), t.replayCommand(), t.spoolCommand(), t.storeCommand()}},
+		{"Server", []*cobra.Command{t.upgradeCommand(), t.upgradesCommand(), t.stopCommand(), t.takeoverCommand(), t.quarantineCommand(), t.replayCommand(), t.spoolCommand(), t.historyCommand(), t.storeCommand()}},
 		{"Maintenance", []*cobra.Command{t.opsCommand(), t.supportBundleCommand()}},
 		{"Tools", []*cobra.Command{t.decodeCommand(), t.protocolCommand(), t.simulateCommand(), t.benchCommand(), cli.ManCommand(root), t.versionCommand()}},
 	} {

@@ -114,6 +114,7 @@ func (a *app) handlers() map[string]control.Handler {
 		"quarantine": a.handleQuarantine,
 		"replay":     a.handleReplay,
 		"import":     a.handleImport,
+		"history":    a.handleHistory,
 		"budget":     a.handleBudget,
 		"verify":     a.handleVerify,
 		"schema":     a.handleSchema,

@@ -218,6 +218,30 @@ type Event[Progress, Result any] struct {
 	Result   *Result   `json:"result,omitempty"`
 }
 
+// HistoryArgs asks to bring over the rows of somebody else's table.
+type HistoryArgs struct {
+	Mapping string `json:"mapping"` // its text
+	DSN     string `json:"dsn"`     // of the MariaDB that has the table; "": the store's
+	Plan    bool   `json:"plan"`    // say what would be read, and change nothing
+	Again   bool   `json:"again"`   // from the beginning
+}
+
+// HistoryProgress is how far it is.
+type HistoryProgress struct {
+	Read int64 `json:"read"` // rows, by all runs
+	Of   int64 `json:"of"`   // as many as there were at the beginning
+}
+
+// History is what came of it, by all runs together.
+type History struct {
+	Source  string           `json:"source"`
+	Waiting int64            `json:"waiting"` // rows behind the last one that was read
+	Read    int64            `json:"read"`    // rows = written + there + refused
+	Written int64            `json:"written"` // rows of positions
+	There   int64            `json:"there"`   // whose fix was in positions already
+	Refused map[string]int64 `json:"refused"` // by reason
+}
+
 // ReplayArgs asks to decode again what the log holds: of a time, or what is in
 // quarantine.
 type ReplayArgs struct {

@@ -257,7 +257,7 @@ func (s *Store) refuseForeign(ctx context.Context) error {
 	if slices.Contains(tables, versionTable) {
 		return nil
 	}
-	for _, name := range []string{"devices", "positions", "latest_positions", "alarms", "heartbeats", "device_events", "device_commands", "quarantined_frames", "ingest_cursors"} {
+	for _, name := range []string{"devices", "positions", "latest_positions", "alarms", "heartbeats", "device_events", "device_commands", "quarantined_frames", "ingest_cursors", "history_imports"} {
 		if !slices.Contains(tables, name) {
 			continue
 		}

@@ -11,6 +11,9 @@ import (
 	"gt06/storage/sink"
 )
 
+// knot is how many km/h a knot has.
+const knot = 1.852
+
 // row is an event as the table gets it.
 type row struct {
 	event *sink.Event
@@ -64,7 +67,6 @@ func (m *Mapping) values(e *sink.Event) (map[string]any, error) {
 		}
 	}
 	if n, ok := values["speed_kmh"].(json.Number); ok {
-		const knot = 1.852 // km/h
 		if kmh, err := n.Float64(); err == nil {
 			values["speed_knots"] = json.Number(strconv.FormatFloat(kmh/knot, 'f', 4, 64))
 		}
