@@ -81,11 +81,15 @@ func (a *app) tableOf(s *config.Sink) (w way, err error) {
 	case len(s.Events) > 0:
 		return w, errors.New("events belong in the mapping")
 	}
-	t, err := table.New(table.Options{
+	opt := table.Options{
 		Name: s.Name, DSN: string(s.Table.DSN), Mapping: m, File: filepath.Join(a.cfg.DataDir, "sinks", s.Name+".table"),
 		Generation: func() uint64 { return a.spool.Generation() }, First: a.first,
 		Events: sink.NewEncoder(a.node, m.Events), Failpoint: a.fail, Logger: a.log, Registerer: a.reg,
-	})
+	}
+	if err := table.Check(opt); err != nil {
+		return w, err
+	}
+	t, err := table.New(opt)
 	if err != nil {
 		return w, err
 	}
