@@ -522,7 +522,7 @@ func TestBehindABalancer(t *testing.T) {
 	expect(t, c, answerTo(t, 0x13, 15))
 	eventually(t, "the device is known by its own address", func() bool {
 		on := s.Registry().Online()
-		return len(on) == 1 && on[0].Remote == peer.String()
+		return len(on) == 1 && on[0].Remote.String() == peer.String()
 	})
 	var first Session
 	if err := first.setBlob(<-said); err != nil || first.peer != peer || !first.state.has(stateBehindProxy) || first.loggedIn() {

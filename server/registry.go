@@ -1,6 +1,7 @@
 package server
 
 import (
+	"net/netip"
 	"sync"
 
 	"gt06/protocol"
@@ -115,7 +116,7 @@ func (r *Registry) review(d Directory) {
 type Online struct {
 	IMEI   protocol.IMEI
 	Conn   uint64
-	Remote string
+	Remote netip.AddrPort
 	Heard  int64 // Unix seconds; 0: taken over and not heard since
 }
 
@@ -125,7 +126,7 @@ func (r *Registry) Online() []Online {
 	defer r.mu.Unlock()
 	list := make([]Online, 0, len(r.byID))
 	for imei, s := range r.byID {
-		list = append(list, Online{IMEI: imei, Conn: s.id, Remote: s.peer.String(), Heard: s.heard.Load()})
+		list = append(list, Online{IMEI: imei, Conn: s.id, Remote: s.peer, Heard: s.heard.Load()})
 	}
 	return list
 }

@@ -528,7 +528,7 @@ func TestNewestConnectionWinsAfterItsFirstValidFrame(t *testing.T) {
 	}
 	current := func() string {
 		if on := s.Registry().Online(); len(on) == 1 {
-			return on[0].Remote
+			return on[0].Remote.String()
 		}
 		return ""
 	}

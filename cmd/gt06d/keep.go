@@ -66,6 +66,7 @@ func runKeeper(ctx context.Context, cfg config.Config, spawned bool, env func(st
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	signal.Ignore(syscall.SIGHUP) // the terminal may go
+	collectEach(25, env)          // it does next to nothing, and never much at once
 	logs, err := logging.New(os.Stderr, cfg.Log.Level, env)
 	if err != nil {
 		return cli.Fail(cli.Usage, err)

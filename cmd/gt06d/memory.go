@@ -22,10 +22,7 @@ import (
 // the machine is shared. Beside a flood of attackers that is 36 MiB more
 // instead of 49.
 func limitMemory(cfg config.Memory, env func(string) string) control.Memory {
-	const percent = 50
-	if env("GOGC") == "" {
-		debug.SetGCPercent(percent)
-	}
+	collectEach(50, env)
 	if env("GOMEMLIMIT") != "" { // the runtime has read it
 		return control.Memory{Limit: debug.SetMemoryLimit(-1), From: "GOMEMLIMIT"}
 	}
@@ -38,6 +35,14 @@ func limitMemory(cfg config.Memory, env func(string) string) control.Memory {
 	}
 	debug.SetMemoryLimit(m.Limit)
 	return m
+}
+
+// collectEach has the collector run when the heap has grown by so many per cent,
+// unless GOGC says how often.
+func collectEach(percent int, env func(string) string) {
+	if env("GOGC") == "" {
+		debug.SetGCPercent(percent)
+	}
 }
 
 // cgroupLimit returns the smallest limit of memory from this process' cgroup

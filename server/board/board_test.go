@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -82,6 +83,7 @@ func TestFleet(t *testing.T) {
 		}
 		return "no such device"
 	}
+	peer := netip.MustParseAddrPort("192.0.2.1:4711")
 	low, full, off := int64(10), int64(90), false
 	f.Learn([]Known{{IMEI: one.String(), Name: "van", Status: "allowed", Seen: now.Add(-time.Hour), Fix: fix(one, now.Add(-time.Hour), 10)}, {IMEI: two.String(), Status: "blocked"}})
 	if got := problems(one) + " " + problems(two); got != "silent silent,no fix,blocked" {
@@ -93,15 +95,15 @@ func TestFleet(t *testing.T) {
 		t.Errorf("a frozen place: %q", got)
 	}
 	f.Stored(&News{Fixes: []Fix{fix(one, now, 11), fix(one, now.Add(-time.Minute), 5)}, Beats: []Beat{{IMEI: one, Battery: &full}}}, now)
-	list := f.list([]server.Online{{IMEI: one, Remote: "peer", Heard: now.Unix()}}, now, s, began)
+	list := f.list([]server.Online{{IMEI: one, Remote: peer, Heard: now.Unix()}}, now, s, began)
 	i := slices.IndexFunc(list, func(d control.Device) bool { return d.IMEI == one.String() })
-	if d := list[i]; !d.Online || d.Remote != "peer" || *d.Latitude != 11 || *d.Battery != 90 || *d.Ignition || d.Name != "van" || len(d.Problems) > 0 {
+	if d := list[i]; !d.Online || d.Remote != peer.String() || *d.Latitude != 11 || *d.Battery != 90 || *d.Ignition || d.Name != "van" || len(d.Problems) > 0 {
 		t.Errorf("%+v", d)
 	}
 	// A fix of the future gives way to one of today.
 	f.Stored(&News{Fixes: []Fix{fix(one, now.Add(time.Hour), 12)}}, now)
 	f.Stored(&News{Fixes: []Fix{fix(one, now, 13)}}, now)
-	if got := f.devices[one].fix.Latitude; got != 13 {
+	if got := f.devices[one].place.latitude; got != 13 {
 		t.Errorf("it is at %v", got)
 	}
 	f.trouble(map[protocol.IMEI][]string{one: {"twin", "zone"}, two: {"blocked"}})

@@ -127,7 +127,7 @@ func (f *Fleet) facts(online []server.Online, s Settings, began, now time.Time) 
 			out.moving++
 		case d.frozen(now, s.Window, began):
 			out.frozen++
-		case d.ignition != nil && !*d.ignition && d.fix.SpeedKMH < drivingKMH:
+		case d.ignition == no && d.place.speedKMH < drivingKMH:
 			out.parked++
 		}
 	}

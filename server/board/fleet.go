@@ -1,6 +1,8 @@
 package board
 
 import (
+	"math"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -39,6 +41,10 @@ type Fix struct {
 	Ignition            *bool // nil: not said
 }
 
+func (f *Fix) place() place {
+	return place{f.Time, f.Latitude, f.Longitude, f.SpeedKMH, f.Course}
+}
+
 // Beat is a status that was stored.
 type Beat struct {
 	IMEI               protocol.IMEI
@@ -64,33 +70,74 @@ type News struct {
 	Alarms []Alarm
 }
 
-// vehicle is an entry of the fleet. Times are Unix seconds.
+// vehicle is an entry of the fleet. There is one for each device there is,
+// connected or not: it holds nothing by reference but strings that others hold
+// too, and what few devices have. Times are Unix seconds.
 type vehicle struct {
-	known             Known
-	seen              int64
-	fix               Fix
-	moved             int64 // when its place changed last, as the server's clock has it; 0: not since this process began
-	battery           *int64
-	ignition          *bool
-	charging          *bool
-	alarm             string
-	alarmAt           string
-	remote            string
-	online            uint64 // the turn in which it was connected
-	troubles          []string
-	adopted           bool   // connected, taken over from another process, and not heard since
-	shown             uint64 // the turn in which it changed
-	wasOnline, inStep bool
+	imei                protocol.IMEI
+	name, model, status string
+	seen                int64
+	place               place
+	moved               int64          // when its place changed last, as the server's clock has it; 0: not since this process began
+	alarm               *raised        // the last one; nil: none
+	remote              netip.AddrPort // where it is connected from
+	online              uint64         // the turn in which it was connected
+	shown               uint64         // the turn in which it changed
+	troubles            []string
+	battery             int8 // per cent, below 0: not said
+	ignition, charging  said
+	adopted             bool // connected, taken over from another process, and not heard since
+	wasOnline, inStep   bool
 }
 
-func newFleet() *Fleet { return &Fleet{devices: map[protocol.IMEI]*vehicle{}} }
+// place is where a vehicle was: at 0 nowhere yet.
+type place struct {
+	at                  int64
+	latitude, longitude float64
+	speedKMH, course    float64
+}
+
+type raised struct{ name, at string }
+
+// said is what a device may leave unsaid.
+type said uint8
+
+const (
+	unsaid said = iota
+	no
+	yes
+)
+
+// hear takes what was said; nothing changes nothing.
+func (s *said) hear(v *bool) {
+	switch {
+	case v == nil:
+	case *v:
+		*s = yes
+	default:
+		*s = no
+	}
+}
+
+// value returns nil for what was not said.
+func (s said) value() *bool {
+	if s == unsaid {
+		return nil
+	}
+	is := s == yes
+	return &is
+}
+
+func newFleet() *Fleet {
+	return &Fleet{devices: map[protocol.IMEI]*vehicle{}}
+}
 
 // entry returns the entry of a device; the lock is held. Devices that are not
 // in the database are as many as the server admits.
 func (f *Fleet) entry(imei protocol.IMEI) *vehicle {
 	d := f.devices[imei]
 	if d == nil {
-		d = &vehicle{known: Known{IMEI: imei.String(), Status: "allowed"}}
+		d = &vehicle{imei: imei, status: "allowed", battery: -1}
 		f.devices[imei] = d
 	}
 	return d
@@ -109,14 +156,15 @@ func (f *Fleet) Learn(list []Known) {
 		}
 		there[imei] = true
 		d, k := f.entry(imei), list[i]
-		if d.known.Name != k.Name || d.known.Model != k.Model || d.known.Status != k.Status || k.Seen.Unix() > d.seen || k.Fix.Time > d.fix.Time {
-			d.inStep = false
+		if d.name != k.Name || d.model != k.Model || d.status != k.Status {
+			d.name, d.model, d.status, d.inStep = k.Name, k.Model, k.Status, false
 		}
-		d.seen = max(d.seen, k.Seen.Unix())
-		if k.Fix.Time > d.fix.Time {
-			d.fix = k.Fix
+		if k.Seen.Unix() > d.seen {
+			d.seen, d.inStep = k.Seen.Unix(), false
 		}
-		d.known = k
+		if k.Fix.Time > d.place.at {
+			d.place, d.inStep = k.Fix.place(), false
+		}
 	}
 	for imei, d := range f.devices {
 		if !there[imei] && d.online != f.turn {
@@ -138,35 +186,29 @@ func (f *Fleet) Stored(n *News, now time.Time) {
 	for i := range n.Fixes {
 		fix := &n.Fixes[i]
 		d := f.entry(fix.IMEI)
-		if fix.Ignition != nil {
-			d.ignition = fix.Ignition
-		}
-		if fix.Time < d.fix.Time && d.fix.Time <= now.Unix() {
+		d.ignition.hear(fix.Ignition)
+		if fix.Time < d.place.at && d.place.at <= now.Unix() {
 			continue // it comes from the device's own memory
 		}
-		if d.fix.Latitude != fix.Latitude || d.fix.Longitude != fix.Longitude {
+		if d.place.latitude != fix.Latitude || d.place.longitude != fix.Longitude {
 			d.moved = now.Unix()
 		}
-		d.fix = *fix
+		d.place = fix.place()
 	}
 	for i := range n.Beats {
 		b := &n.Beats[i]
 		d := f.entry(b.IMEI)
 		if b.Battery != nil {
-			d.battery = b.Battery
+			d.battery = int8(min(max(*b.Battery, 0), math.MaxInt8))
 		}
-		if b.Ignition != nil {
-			d.ignition = b.Ignition
-		}
-		if b.Charging != nil {
-			d.charging = b.Charging
-		}
+		d.ignition.hear(b.Ignition)
+		d.charging.hear(b.Charging)
 	}
 	for i := range n.Alarms {
 		if imei, err := protocol.ParseIMEI(n.Alarms[i].IMEI); err == nil {
 			d := f.entry(imei)
-			d.alarm, d.alarmAt = n.Alarms[i].Alarm, n.Alarms[i].Time
-			n.Alarms[i].Name = d.known.Name
+			d.alarm = &raised{n.Alarms[i].Alarm, n.Alarms[i].Time}
+			n.Alarms[i].Name = d.name
 		}
 	}
 }
@@ -240,11 +282,11 @@ func (d *vehicle) problems(now time.Time, s Settings, began time.Time) []string 
 		is   bool
 	}{
 		{ProblemSilent, now.Unix()-d.seen > int64(s.Silent/time.Second)},
-		{ProblemNoFix, d.fix.Time == 0},
+		{ProblemNoFix, d.place.at == 0},
 		{ProblemFrozen, d.frozen(now, s.Window, began)},
-		{ProblemBattery, d.battery != nil && *d.battery <= lowBattery && (d.charging == nil || !*d.charging)},
-		{ProblemBlocked, d.known.Status == "blocked"},
-		{ProblemQuarantine, d.known.Status == "quarantined"},
+		{ProblemBattery, d.battery >= 0 && d.battery <= lowBattery && d.charging != yes},
+		{ProblemBlocked, d.status == "blocked"},
+		{ProblemQuarantine, d.status == "quarantined"},
 	} {
 		if p.is {
 			list = append(list, p.name)
@@ -261,8 +303,8 @@ func (d *vehicle) problems(now time.Time, s Settings, began time.Time) []string 
 // frozen: it sends fixes in which it drives, and its place has not changed for
 // a window.
 func (d *vehicle) frozen(now time.Time, window time.Duration, began time.Time) bool {
-	return d.fix.SpeedKMH >= drivingKMH && now.Unix()-d.seen <= int64(window/time.Second) && now.Sub(time.Unix(max(d.moved, began.Unix()), 0)) > window &&
-		now.Unix()-d.fix.Time <= int64(window/time.Second)
+	return d.place.speedKMH >= drivingKMH && now.Unix()-d.seen <= int64(window/time.Second) && now.Sub(time.Unix(max(d.moved, began.Unix()), 0)) > window &&
+		now.Unix()-d.place.at <= int64(window/time.Second)
 }
 
 // list returns the fleet, in no order.
@@ -274,19 +316,25 @@ func (f *Fleet) list(online []server.Online, now time.Time, s Settings, began ti
 
 func (d *vehicle) describe(turn uint64, now time.Time, s Settings, began time.Time) control.Device {
 	out := control.Device{
-		IMEI: d.known.IMEI, Name: d.known.Name, Model: d.known.Model, Status: d.known.Status, Online: d.online == turn,
-		Battery: d.battery, Ignition: d.ignition, Alarm: d.alarm, AlarmTime: d.alarmAt, Problems: d.problems(now, s, began),
+		IMEI: d.imei.String(), Name: d.name, Model: d.model, Status: d.status, Online: d.online == turn,
+		Ignition: d.ignition.value(), Problems: d.problems(now, s, began),
+	}
+	if d.battery >= 0 {
+		battery := int64(d.battery)
+		out.Battery = &battery
+	}
+	if d.alarm != nil {
+		out.Alarm, out.AlarmTime = d.alarm.name, d.alarm.at
 	}
 	if out.Online {
-		out.Remote = d.remote
+		out.Remote = d.remote.String()
 	}
 	if d.seen > 0 {
 		out.LastSeen = rfc3339(d.seen)
 	}
-	if d.fix.Time > 0 {
-		fix := d.fix
-		out.FixTime = rfc3339(fix.Time)
-		out.Latitude, out.Longitude, out.SpeedKMH, out.Course = &fix.Latitude, &fix.Longitude, &fix.SpeedKMH, &fix.Course
+	if p := d.place; p.at > 0 {
+		out.FixTime = rfc3339(p.at)
+		out.Latitude, out.Longitude, out.SpeedKMH, out.Course = &p.latitude, &p.longitude, &p.speedKMH, &p.course
 	}
 	return out
 }

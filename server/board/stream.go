@@ -138,29 +138,28 @@ func (d *vehicle) appendRow(b []byte, turn uint64, now time.Time, s Settings, be
 		}
 		b = append(b, ',')
 	}
-	flag := func(v *bool) { number(v != nil, map[bool]float64{true: 1}[v != nil && *v]) }
+	flag := func(v said) { number(v != unsaid, map[said]float64{yes: 1}[v]) }
 	b = append(b, '[')
-	text(d.known.IMEI)
-	text(d.known.Name)
-	text(d.known.Model)
-	text(d.known.Status)
-	on := d.online == turn
-	flag(&on)
+	text(d.imei.String())
+	text(d.name)
+	text(d.model)
+	text(d.status)
+	flag(map[bool]said{true: yes, false: no}[d.online == turn])
 	number(d.seen > 0, float64(d.seen))
-	has := d.fix.Time > 0
-	number(has, float64(d.fix.Time))
-	number(has, d.fix.Latitude)
-	number(has, d.fix.Longitude)
-	number(has, d.fix.SpeedKMH)
-	number(has, d.fix.Course)
+	p, has := &d.place, d.place.at > 0
+	number(has, float64(p.at))
+	number(has, p.latitude)
+	number(has, p.longitude)
+	number(has, p.speedKMH)
+	number(has, p.course)
 	flag(d.ignition)
-	battery := int64(0)
-	if d.battery != nil {
-		battery = *d.battery
+	number(d.battery >= 0, float64(d.battery))
+	var last raised
+	if d.alarm != nil {
+		last = *d.alarm
 	}
-	number(d.battery != nil, float64(battery))
-	text(d.alarm)
-	text(d.alarmAt)
+	text(last.name)
+	text(last.at)
 	text(strings.Join(d.problems(now, s, began), ","))
 	b[len(b)-1] = ']'
 	return b

@@ -26,7 +26,8 @@ type Device struct {
 	Course    float64
 }
 
-// Devices lists all devices by IMEI.
+// Devices lists all devices by IMEI. Those of a model, or of a status, share the
+// string: who keeps the list for long keeps few.
 func (s *Store) Devices(ctx context.Context) ([]Device, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -37,6 +38,13 @@ func (s *Store) Devices(ctx context.Context) ([]Device, error) {
 	}
 	defer rows.Close() //nolint:errcheck // Err is asked
 	var list []Device
+	words := map[string]string{}
+	shared := func(word string) string {
+		if _, known := words[word]; !known {
+			words[word] = word
+		}
+		return words[word]
+	}
 	for rows.Next() {
 		var d Device
 		var name, model sql.NullString
@@ -46,7 +54,7 @@ func (s *Store) Devices(ctx context.Context) ([]Device, error) {
 		if err := rows.Scan(&d.IMEI, &name, &model, &offset, &d.Status, &seen, &received, &fix, &latitude, &longitude, &speed, &course); err != nil {
 			return nil, err
 		}
-		d.Name, d.Model = name.String, model.String
+		d.Name, d.Model, d.Status = name.String, shared(model.String), shared(d.Status)
 		if offset.Valid {
 			d.UTCOffset = &offset.Int32
 		}
