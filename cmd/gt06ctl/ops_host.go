@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -17,9 +19,14 @@ import (
 	"gt06/ops/runbook"
 )
 
-// machine is the machine of the configuration.
+// machine is the machine of the configuration. Before the first start of gt06d no
+// data directory tells where it will be found: the configuration does.
 func (o *opsTool) machine(w *opsWork) runbook.Machine {
-	c, err := o.client()
+	t := *o.tool
+	if _, err := os.Stat(t.dataDir); errors.Is(err, fs.ErrNotExist) {
+		t.dataDir = w.Config.GT06.DataDir
+	}
+	c, err := t.client()
 	if err != nil {
 		c.Path = "" // asked, it says that no server listens
 	}

@@ -96,7 +96,7 @@ func findPort(cfg *config.Config, st control.Status, serves bool) finding {
 	failed, _ := errors.AsType[*cli.Error](inUse("listen", cfg.Listen, err))
 	f.OK, f.Seen, f.Code = false, failed.Error(), failed.Code
 	if failed.Code == cli.InUse {
-		f.Next = "gt06ctl ops takeover"
+		f.Next = "gt06ctl takeover"
 	}
 	return f
 }

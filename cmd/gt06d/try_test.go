@@ -46,7 +46,7 @@ func TestTryPort(t *testing.T) {
 	}
 	defer ln.Close() //nolint:errcheck // a test's own
 	list, said, code = tryWith(t, fmt.Sprintf("listen: %q\n", ln.Addr()))
-	if code != cli.InUse || list[0].OK || !strings.Contains(list[0].Seen, fmt.Sprintf("pid %d", os.Getpid())) || !strings.Contains(said, "hint: gt06ctl ops takeover") {
+	if code != cli.InUse || list[0].OK || !strings.Contains(list[0].Seen, fmt.Sprintf("pid %d", os.Getpid())) || !strings.Contains(said, "hint: gt06ctl takeover") {
 		t.Errorf("%d, %+v, %s", code, list[0], said)
 	}
 }
