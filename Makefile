@@ -10,7 +10,7 @@ DEADCODE := golang.org/x/tools/cmd/deadcode@v0.52.0
 GREMLINS := github.com/go-gremlins/gremlins/cmd/gremlins@v0.6.0
 GOBCO := github.com/rillig/gobco v1.3.4
 
-.PHONY: build run demo test race fuzz mutation coverage e2e lint bench bench-large soak bench-handover man deb dist clean
+.PHONY: build run demo test race fuzz mutation coverage e2e lint bench bench-large soak bench-handover man deb dist elsewhere clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ ./cmd/gt06d ./cmd/gt06ctl
@@ -106,6 +106,12 @@ dist: deb dist-darwin-amd64 dist-darwin-arm64 dist-windows-amd64
 	cd $(DIST) && find *-*/ gt06_$(VERSION)_*.deb -type f | LC_ALL=C sort | xargs sha256sum > SHA256SUMS && cat SHA256SUMS
 dist-%:
 	$(call release,gt06ctl,$(firstword $(subst -, ,$*)),$(lastword $(subst -, ,$*)))
+
+# The server on another processor, the operator's tool on a laptop: what compiles
+# for Windows does for macOS, too; make dist builds both.
+elsewhere:
+	GOARCH=arm64 CGO_ENABLED=0 $(GO) vet ./cmd/gt06d ./protocol ./storage/spool
+	GOOS=windows CGO_ENABLED=0 $(GO) vet ./cmd/gt06ctl
 
 clean:
 	rm -rf bin dist

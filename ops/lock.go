@@ -7,7 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
+	"gt06/ops/filelock"
 )
 
 // One change at a time, in two layers. The file lock keeps two processes of
@@ -45,12 +45,12 @@ func lockFile(path string) (*fileLock, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o640)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o640)
 	if err != nil {
 		return nil, permission(err)
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
+	err = filelock.Try(f)
+	if errors.Is(err, filelock.ErrHeld) {
 		who := make([]byte, 32)
 		n, _ := f.ReadAt(who, 0)
 		_ = f.Close()
@@ -71,7 +71,7 @@ func lockFile(path string) (*fileLock, error) {
 // unlock gives it back at once: a child between fork and exec still has the
 // descriptor.
 func (l *fileLock) unlock() {
-	_ = unix.Flock(int(l.f.Fd()), unix.LOCK_UN)
+	_ = filelock.Unlock(l.f)
 	_ = l.f.Close()
 }
 

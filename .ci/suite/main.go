@@ -27,6 +27,14 @@ const soak = "soak"
 
 const e2e = "./cmd/gt06d/e2e"
 
+// The decoder and the log on another processor, without the two tests of the log
+// that take half a minute each there.
+const (
+	arm64 = "arm64"
+	qemu  = "qemu-aarch64-static"
+	slow  = "PowerLoss|FlippedByte"
+)
+
 var suites = []suite{
 	{name: "format", args: []string{"sh", "-c", `out=$(.bin/gofumpt -l $(git ls-files '*.go')); test -z "$out" || { echo "not formatted: $out"; exit 1; }`}},
 	{name: "lint", args: []string{".bin/golangci-lint", "run", "./..."}},
@@ -34,6 +42,8 @@ var suites = []suite{
 	{name: "dead code", args: []string{"sh", "-c", `out=$(.bin/deadcode -test ./... | grep -v mariadbtest); test -z "$out" || { echo "$out"; exit 1; }`}},
 	{name: "unit", args: []string{"go", "test", "-json", "-timeout", "15m"}, packages: without(e2e)},
 	{name: "e2e", args: []string{"go", "test", "-json", "-timeout", "30m", "-parallel", "8"}, packages: []string{e2e}},
+	{name: arm64, args: []string{"env", "GOARCH=arm64", "CGO_ENABLED=0", "go", "test", "-json", "-timeout", "15m", "-exec", qemu, "-skip", slow}, packages: []string{"./protocol", "./storage/spool"}},
+	{name: "other systems", args: []string{"make", "-s", "elsewhere"}},
 	{name: "fuzz", args: []string{"make", "-s", "fuzz", "FUZZTIME=3s"}},
 	{name: soak, args: []string{"env", "GT06_SOAK=1", "go", "test", "-json", "-timeout", "80m", "-parallel", "6"}, packages: []string{e2e, "./storage/..."}},
 	{name: "race", args: []string{"go", "test", "-json", "-race", "-timeout", "15m"}, packages: []string{"./server/...", "./storage/...", "./protocol/..."}},
@@ -68,6 +78,10 @@ func main() {
 			continue
 		}
 		fmt.Printf("== %s\n", s.name)
+		if _, err := exec.LookPath(qemu); s.name == arm64 && err != nil && os.Getenv("CI") == "" {
+			notes.skipped[arm64] = "NOTHING IS TESTED ON ARM64: qemu-user-static is not installed"
+			continue
+		}
 		results = append(results, run(s, notes))
 	}
 	os.Exit(report(results, notes))

@@ -17,9 +17,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"gt06/cmd/internal/cli"
+	"gt06/ops/host"
 	"gt06/server/control"
 )
 
@@ -156,9 +156,8 @@ func versions(s *control.Support) []byte {
 	if s.Version != "" {
 		fmt.Fprintf(&out, "gt06d    %s, %s\nschema   %d, this version makes %d\n", s.Version, s.Go, s.Schema, s.SchemaOwn)
 	}
-	var u unix.Utsname
-	if unix.Uname(&u) == nil {
-		fmt.Fprintf(&out, "kernel   %s %s %s\n", unix.ByteSliceToString(u.Release[:]), unix.ByteSliceToString(u.Version[:]), unix.ByteSliceToString(u.Machine[:]))
+	if version, err := os.ReadFile("/proc/version"); err == nil {
+		fmt.Fprintf(&out, "kernel   %s", version)
 	}
 	if release, err := os.ReadFile("/etc/os-release"); err == nil {
 		for line := range strings.Lines(string(release)) {
@@ -183,13 +182,12 @@ func process(pid int) []byte {
 // files lists the data directory.
 func (b *bundle) files() ([]byte, error) {
 	var out bytes.Buffer
-	var room unix.Statfs_t
-	if err := unix.Statfs(b.dataDir, &room); err != nil {
-		return nil, fmt.Errorf("%s: %w", b.dataDir, err)
+	room, err := host.DiskUsage(b.dataDir)
+	if err != nil {
+		return nil, err
 	}
-	size := uint64(room.Bsize) //nolint:gosec // a block size is positive
-	fmt.Fprintf(&out, "disk  %d MiB free of %d MiB, %d inodes free of %d\n", room.Bavail*size>>20, room.Blocks*size>>20, room.Ffree, room.Files)
-	err := filepath.WalkDir(b.dataDir, func(path string, d fs.DirEntry, err error) error {
+	fmt.Fprintf(&out, "disk  %d MiB free of %d MiB, %d inodes free of %d\n", room.Available>>20, room.Bytes>>20, room.FilesFree, room.Files)
+	err = filepath.WalkDir(b.dataDir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			fmt.Fprintln(&out, err)
 			return nil

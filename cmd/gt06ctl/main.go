@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -131,10 +132,16 @@ func defaultDataDir() string {
 	return dir
 }
 
+// errElsewhere: what is asked of a server is asked on its machine.
+var errElsewhere = fmt.Errorf("gt06d runs on Linux, this is %s: ssh USER@ADDRESS gt06ctl … asks it there", runtime.GOOS)
+
 // client returns the way to the server.
 func (t *tool) client() (control.Client, error) {
 	if t.socket != "" {
 		return control.Client{Path: t.socket}, nil
+	}
+	if runtime.GOOS != "linux" {
+		return control.Client{}, errElsewhere
 	}
 	path, err := control.Find(t.dataDir)
 	return control.Client{Path: path}, err

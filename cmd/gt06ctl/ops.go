@@ -13,7 +13,7 @@ import (
 	_ "time/tzdata" // times are shown in the zone of the operator, on any machine
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 
 	"gt06/cmd/internal/cli"
 	"gt06/ops"
@@ -310,6 +310,5 @@ func terminal(r io.Reader) bool {
 	if !ok {
 		return false
 	}
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
+	return term.IsTerminal(int(f.Fd()))
 }

@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -173,8 +175,6 @@ func (t *tool) spoolImport(ctx context.Context, out, stderr io.Writer, dir strin
 	return printf(out, "after it   no record for %s, to %s: only devices with a memory of their own can send that again\n",
 		done.Next.Sub(done.Last).Round(time.Second), clock(done.Next))
 }
-
-func clock(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // missing says what is not there.
 func missing(damaged int, skipped int64, gaps int, bytes int64) string {

@@ -140,3 +140,5 @@ func (t *tool) storeMigrate(ctx context.Context, out io.Writer, plan bool) error
 	}
 	return cli.Fail(cli.Refused, errors.New("store migrate: the server does it itself when its probation ends"), "gt06ctl upgrades says how the last one went")
 }
+
+func clock(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -15,7 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"gt06/ops/filelock"
 )
 
 // Place is where backups are kept: a directory, or a bucket.
@@ -53,7 +53,7 @@ func (d Dir) Create(_ context.Context, name string) (Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := filelock.Try(f); err != nil {
 		return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), f.Close(), os.Remove(f.Name()))
 	}
 	return &fileObject{File: f, path: filepath.Join(string(d), name)}, nil
@@ -81,7 +81,7 @@ func (d Dir) sweep() error {
 		if err != nil {
 			return err
 		}
-		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+		if filelock.Try(f) == nil {
 			_ = os.Remove(f.Name())
 		}
 		_ = f.Close()
@@ -148,7 +148,7 @@ func (f *fileObject) Commit() error {
 	if err := f.Sync(); err != nil {
 		return err
 	}
-	if err := unix.Renameat2(unix.AT_FDCWD, f.Name(), unix.AT_FDCWD, f.path, unix.RENAME_NOREPLACE); err != nil {
+	if err := rename(f.Name(), f.path); err != nil {
 		return fmt.Errorf("%s: %w", f.path, err)
 	}
 	f.done = true

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"syscall"
 
 	"github.com/prometheus/procfs"
 )
@@ -133,12 +132,12 @@ func (c Cleanup) rotated(root *os.Root) ([]LogFile, error) {
 			if err != nil {
 				return nil, err
 			}
-			if st.Mode&syscall.S_IFMT != syscall.S_IFREG || st.Dev != self.Dev || open[file{st.Dev, st.Ino}] {
+			if !st.regular || st.dev != self.dev || open[st.file] {
 				continue
 			}
 			l := LogFile{Name: name}
-			if st.Nlink == 1 {
-				l.Bytes = st.Blocks * 512
+			if st.links == 1 {
+				l.Bytes = st.bytes
 			}
 			out = append(out, l)
 		}
@@ -173,6 +172,15 @@ func (c Cleanup) deleteLogs(ctx context.Context) error {
 // file is a file by what the kernel knows it as.
 type file struct{ dev, ino uint64 }
 
+// inode is what the kernel knows of one.
+type inode struct {
+	file
+	regular bool
+	links   uint64
+	bytes   int64 // on the disk
+	uid     uint32
+}
+
 // openFiles returns the files that any process has open.
 func (c Cleanup) openFiles() (map[file]bool, error) {
 	root, err := procfs.NewFS(c.Proc)
@@ -191,9 +199,10 @@ func (c Cleanup) openFiles() (map[file]bool, error) {
 			return nil, fmt.Errorf("which files process %d has open cannot be seen: run as root: %w", p.PID, err)
 		}
 		for _, fd := range fds {
-			var st syscall.Stat_t
-			if syscall.Stat(filepath.Join(dir, fd.Name()), &st) == nil {
-				out[file{st.Dev, st.Ino}] = true
+			if info, err := os.Stat(filepath.Join(dir, fd.Name())); err == nil {
+				if st, ok := inodeOf(info); ok {
+					out[st.file] = true
+				}
 			}
 		}
 	}
@@ -201,14 +210,14 @@ func (c Cleanup) openFiles() (map[file]bool, error) {
 }
 
 // status is lstat by a descriptor of the directory.
-func status(root *os.Root, name string) (*syscall.Stat_t, error) {
+func status(root *os.Root, name string) (inode, error) {
 	info, err := root.Lstat(name)
 	if err != nil {
-		return nil, err
+		return inode{}, err
 	}
-	st, ok := info.Sys().(*syscall.Stat_t)
+	st, ok := inodeOf(info)
 	if !ok {
-		return nil, fmt.Errorf("%s: no inode", name)
+		return inode{}, fmt.Errorf("%s: no inode", name)
 	}
 	return st, nil
 }

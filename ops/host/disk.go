@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/prometheus/procfs"
-	"golang.org/x/sys/unix"
 )
 
 // Usage is how full a file system is.
@@ -40,15 +39,11 @@ func percent(part, whole uint64) float64 {
 
 // DiskUsage asks the file system a path is on.
 func DiskUsage(path string) (Usage, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(path, &st); err != nil {
+	u, err := usage(path)
+	if err != nil {
 		return Usage{}, fmt.Errorf("file system of %s: %w", path, err)
 	}
-	block := uint64(st.Frsize)
-	return Usage{
-		Path: path, Bytes: st.Blocks * block, Used: (st.Blocks - st.Bfree) * block, Available: st.Bavail * block,
-		Files: st.Files, FilesFree: st.Ffree,
-	}, nil
+	return u, nil
 }
 
 // Partition is the place of a file system on a disk.

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/prometheus/procfs"
-	"golang.org/x/sys/unix"
 )
 
 // Load is how busy the machine is.
@@ -50,18 +49,4 @@ func (s System) Load() (Load, error) {
 type Clock struct {
 	Synchronised bool
 	Error        time.Duration // the most it may be off
-}
-
-// ReadClock asks the kernel, as timedatectl does.
-func ReadClock() (Clock, error) {
-	var t unix.Timex
-	state, err := unix.Adjtimex(&t)
-	if err != nil {
-		return Clock{}, fmt.Errorf("clock: %w", err)
-	}
-	const timeError, unsynchronised = 5, 0x40 // TIME_ERROR, STA_UNSYNC of adjtimex(2)
-	return Clock{
-		Synchronised: state != timeError && t.Status&unsynchronised == 0,
-		Error:        time.Duration(t.Maxerror) * time.Microsecond,
-	}, nil
 }

@@ -36,10 +36,18 @@ func (n Nginx) Master() (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("%s holds no process: %w", n.PIDFile, err)
 	}
-	if err := syscall.Kill(pid, 0); err != nil {
+	if err := signal(pid, syscall.Signal(0)); err != nil {
 		return 0, fmt.Errorf("nginx does not run: process %d of %s: %w", pid, n.PIDFile, err)
 	}
 	return pid, nil
+}
+
+func signal(pid int, sig syscall.Signal) error {
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		return err
+	}
+	return p.Signal(sig)
 }
 
 // Workers returns the processes that serve; those that only finish what they
@@ -89,7 +97,7 @@ func (n Nginx) Reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := syscall.Kill(master, syscall.SIGHUP); err != nil {
+	if err := signal(master, syscall.SIGHUP); err != nil {
 		return fmt.Errorf("nginx: tell process %d to reload: %w", master, err)
 	}
 	return poll(ctx, 15*time.Second, 50*time.Millisecond, func() (bool, string, error) {

@@ -9,8 +9,6 @@ import (
 	"os"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // holdLimit is how long Hold waits for queries that run: whoever waits behind
@@ -53,7 +51,7 @@ func (m MariaDB) Hold(ctx context.Context, during func() error) (held time.Durat
 		return 0, fmt.Errorf("hold the database: it says %q: %w", line, err)
 	}
 	began := time.Now()
-	unix.Sync()
+	syncDisks()
 	err = during()
 	if _, unlocked := fmt.Fprintln(say, "UNLOCK TABLES; SELECT 'free';"); unlocked == nil {
 		line, _ = answer.ReadString('\n')

@@ -24,8 +24,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // System is the machine as this package reaches it.
@@ -137,23 +135,22 @@ func Exec(ctx context.Context, c Command) (Result, error) {
 	if c.Stdout != nil {
 		cmd.Stdout = c.Stdout
 	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{}
 	if c.Ours {
 		// The kernel watches the thread that started the child, not the process.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	}
 	home, name := os.Getenv("HOME"), os.Getenv("USER")
+	var as *credential
 	if c.User != "" {
 		u, cred, err := identity(c.User)
 		if err != nil {
 			return Result{}, fmt.Errorf("%s as %s: %w", c.Name, c.User, err)
 		}
-		home, name = u.HomeDir, u.Username
-		if int(cred.Uid) != os.Geteuid() {
-			cmd.SysProcAttr.Credential = cred
-		}
+		home, name, as = u.HomeDir, u.Username, cred
+	}
+	if err := attributes(cmd, as, c.Ours); err != nil {
+		return Result{}, fmt.Errorf("%s: %w", c.Name, err)
 	}
 	cmd.Env = append([]string{"PATH=" + searchPath(), "HOME=" + home, "USER=" + name, "LC_ALL=C.UTF-8"}, c.Env...)
 	err = cmd.Run()
@@ -178,8 +175,13 @@ func searchPath() string {
 	return path + ":" + sbin
 }
 
-// identity is what a process of a user runs as.
-func identity(name string) (*user.User, *syscall.Credential, error) {
+// credential is what a process of a user runs as.
+type credential struct {
+	Uid, Gid uint32 //nolint:revive // as syscall.Credential has them
+	Groups   []uint32
+}
+
+func identity(name string) (*user.User, *credential, error) {
 	u, err := user.Lookup(name)
 	if err != nil {
 		return nil, nil, err
@@ -192,7 +194,7 @@ func identity(name string) (*user.User, *syscall.Credential, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	cred := &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	cred := &credential{Uid: uint32(uid), Gid: uint32(gid)}
 	ids, err := u.GroupIds()
 	if err != nil {
 		return nil, nil, err
@@ -211,11 +213,11 @@ func owner(path string) string {
 	if err != nil {
 		return ""
 	}
-	st, ok := info.Sys().(*syscall.Stat_t)
+	st, ok := inodeOf(info)
 	if !ok {
 		return ""
 	}
-	u, err := user.LookupId(strconv.Itoa(int(st.Uid)))
+	u, err := user.LookupId(strconv.Itoa(int(st.uid)))
 	if err != nil {
 		return ""
 	}
@@ -238,16 +240,6 @@ func (t *tail) Write(p []byte) (int, error) {
 }
 
 func (t *tail) String() string { return t.b.String() }
-
-// capable says whether this process has a capability of Linux, by number.
-func capable(number uint) (bool, error) {
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	if err := unix.Capget(&header, &data[0]); err != nil {
-		return false, fmt.Errorf("capabilities: %w", err)
-	}
-	return data[number/32].Effective&(1<<(number%32)) != 0, nil
-}
 
 // poll asks until the answer is yes, at most for a time; then it returns what
 // was seen last as an error.

@@ -20,7 +20,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"syscall"
 	"time"
 )
 
@@ -511,7 +510,7 @@ func Find(dataDir string) (string, error) {
 	}
 	st, err := os.Stat(dataDir)
 	if err == nil {
-		if own, ok := st.Sys().(*syscall.Stat_t); ok && int(own.Uid) == os.Geteuid() {
+		if mine(st) {
 			return path, nil
 		}
 	}

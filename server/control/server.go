@@ -15,8 +15,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Handler answers one verb. A streaming handler calls send for each event and
@@ -172,27 +170,4 @@ func caller(uid uint32, claimed string) string {
 		name = plain + " (" + name + ")"
 	}
 	return name
-}
-
-// ownUser returns who is at the other end, and refuses everybody but root and
-// the user the server runs as.
-func ownUser(c *net.UnixConn) (uint32, error) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	var cred *unix.Ucred
-	var sockErr error
-	if err := raw.Control(func(fd uintptr) {
-		cred, sockErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); err != nil {
-		return 0, err
-	}
-	if sockErr != nil {
-		return 0, sockErr
-	}
-	if cred.Uid != 0 && int(cred.Uid) != os.Geteuid() {
-		return 0, fmt.Errorf("user %d may not control this server", cred.Uid)
-	}
-	return cred.Uid, nil
 }

@@ -6,7 +6,6 @@ import (
 	"os"
 
 	"github.com/jmoiron/sqlx"
-	"golang.org/x/sys/unix"
 
 	"gt06/protocol"
 )
@@ -45,10 +44,16 @@ func (mariaDialect) size(ctx context.Context, db *sqlx.DB) (size Size, err error
 	if err := db.QueryRowxContext(ctx, "SELECT @@hostname, @@datadir").Scan(&host, &dir); err != nil {
 		return size, err
 	}
-	if here, err := os.Hostname(); err == nil && here == host && unix.Access(dir, unix.F_OK) == nil {
+	if here, err := os.Hostname(); err == nil && here == host && there(dir) {
 		size.Dir = dir
 	}
 	return size, nil
+}
+
+// there says whether a path is.
+func there(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 func (sqliteDialect) size(ctx context.Context, db *sqlx.DB) (size Size, err error) {

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"unicode"
 
-	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 )
 
 // Terminal says whether w is one.
@@ -15,8 +15,7 @@ func Terminal(w io.Writer) bool {
 	if !ok {
 		return false
 	}
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
+	return term.IsTerminal(int(f.Fd()))
 }
 
 // Colours says whether w is a terminal that wants them (no-color.org).
