@@ -19,6 +19,7 @@ import (
 	"gt06/storage"
 	"gt06/storage/sink"
 	"gt06/storage/sink/jetstream"
+	"gt06/storage/sink/mirror"
 	"gt06/storage/sink/table"
 	"gt06/storage/sink/webhook"
 	"gt06/storage/spool"
@@ -56,6 +57,8 @@ func (a *app) wayOf(s *config.Sink) (w way, err error) {
 		w, err = way{"nats", host(first), jetstream.New(opt), nil}, jetstream.Check(opt)
 	case s.Table != nil:
 		w, err = a.tableOf(s)
+	case s.Mirror != nil:
+		w, err = a.mirrorOf(s)
 	}
 	if err != nil {
 		return w, fmt.Errorf("sinks: %q: %s: %w", s.Name, w.kind, err)
@@ -95,6 +98,19 @@ func (a *app) tableOf(s *config.Sink) (w way, err error) {
 	}
 	w.address, w.receiver, w.cursor = m.Table, t, t
 	return w, nil
+}
+
+func (a *app) mirrorOf(s *config.Sink) (w way, err error) {
+	w.kind, w.address = "mirror", s.Mirror.Address
+	opt := mirror.Options{Name: s.Name, Address: s.Mirror.Address, Timeout: time.Duration(s.Mirror.Timeout), Connections: s.Mirror.Connections, Registerer: a.reg}
+	if len(s.Events) > 0 {
+		return w, errors.New("it sends frames, not events")
+	}
+	if err := mirror.Check(opt); err != nil {
+		return w, err
+	}
+	w.receiver, err = mirror.New(opt)
+	return w, err
 }
 
 // first is where this server's own part of the log begins.

@@ -384,7 +384,7 @@ const (
 // Sink is a way out's part of Status.
 type Sink struct {
 	Name      string  `json:"name"`
-	Kind      string  `json:"kind"`     // webhook, nats, table
+	Kind      string  `json:"kind"`     // webhook, nats, table, mirror
 	State     string  `json:"state"`    // opening, ok, failing, stuck, stopped
 	Lag       int64   `json:"lag"`      // records that its receiver has not taken yet
 	OldestS   float64 `json:"oldest_s"` // age of the oldest of them that is being sent, 0: none is

@@ -29,7 +29,7 @@ func oldTable(t *testing.T, db *sql.DB, n int) {
 		string(schema),
 		fmt.Sprintf(`INSERT INTO gps_positions (imei, latitude, longitude, speed, course, fix_time, created_at)
 			SELECT IF(MOD(seq, 1000) BETWEEN 10 AND 14, 'unknown', CONCAT('8640000000', LPAD(MOD(seq, 200), 5, '0'))), IF(MOD(seq, 1000) BETWEEN 20 AND 24, NULL, 22.5 + seq / 1e6), 88.3, MOD(seq, 90), MOD(seq, 360),
-			CONVERT_TZ(UTC_TIMESTAMP(), '+00:00', '+05:30') - INTERVAL IF(MOD(seq, 1000) BETWEEN 30 AND 34, 100, 30) DAY + INTERVAL seq SECOND, CONVERT_TZ(UTC_TIMESTAMP(), '+00:00', '+05:30') - INTERVAL 20 DAY + INTERVAL seq SECOND
+			CONVERT_TZ(UTC_TIMESTAMP(), '+00:00', '+05:30') - INTERVAL IF(MOD(seq, 1000) BETWEEN 30 AND 34, 200, 30) DAY + INTERVAL seq SECOND, CONVERT_TZ(UTC_TIMESTAMP(), '+00:00', '+05:30') - INTERVAL 20 DAY + INTERVAL seq SECOND
 			FROM seq_1_to_%d`, n),
 		"INSERT INTO gps_positions (imei, latitude, longitude, speed, course, fix_time, created_at) SELECT imei, latitude, longitude, speed, course, fix_time, created_at FROM gps_positions WHERE MOD(id, 1000) BETWEEN 40 AND 49",
 	} {

@@ -133,7 +133,7 @@ func audited(t *testing.T, d *daemon) string {
 // server, with the labels and the values it is asked for.
 func TestEveryExpressionNamesAMetricThatExists(t *testing.T) {
 	t.Parallel()
-	d := newDaemon(t, settings(t, fmt.Sprintf("  - name: crm\n    webhook: {url: 'http://%[1]s:8080/'}\n  - name: old-table\n    table: {mapping: ../../../ops/deploy/node/mapping.yaml, dsn_file: %[2]s}\n", freeHost(), secretFile(t, "gt06@tcp(127.0.0.1:1)/gt06")))...)
+	d := newDaemon(t, settings(t, fmt.Sprintf("  - name: crm\n    webhook: {url: 'http://%[1]s:8080/'}\n  - name: old-table\n    table: {mapping: ../../../ops/deploy/node/mapping.yaml, dsn_file: %[2]s}\n  - name: traccar\n    mirror: {address: '%[1]s:5023'}\n", freeHost(), secretFile(t, "gt06@tcp(127.0.0.1:1)/gt06")))...)
 	d.start()
 	d.drained()
 	_, scrape := d.get("/metrics")

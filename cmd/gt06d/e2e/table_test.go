@@ -70,6 +70,8 @@ func TestTableExactlyOnce(t *testing.T) {
 	}
 	res := wait()
 	d.check(f, res)
+	want := d.positions(f)
+	d.eventually("the table has all positions", func() bool { return len(tableRows(t, db)) >= want })
 	d.caughtUp()
 	rows := tableRows(t, db)
 	rep := device.Compare(f.Ledgers(), rows)

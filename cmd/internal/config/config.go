@@ -46,7 +46,7 @@ type Config struct {
 	Upgrade   Upgrade   `yaml:"upgrade"`
 	Commands  Commands  `yaml:"commands"`
 	Answers   Answers   `yaml:"answers"`
-	Sinks     []Sink    `yaml:"sinks" help:"Ways out besides the database: events to others, each by a cursor of its own. A name and one of webhook, nats and table."`
+	Sinks     []Sink    `yaml:"sinks" help:"Ways out besides the database: events to others, each by a cursor of its own. A name and one of webhook, nats, table and mirror."`
 	Keeper    string    `yaml:"keeper" env:"GT06_KEEPER" flag:"keeper" help:"auto: a process of its own holds the connections over a crash and an upgrade; off: they end with the server."`
 	Log       Log       `yaml:"log"`
 	Board     Board     `yaml:"board"`

@@ -19,6 +19,7 @@ type Sink struct {
 	Webhook *Webhook `yaml:"webhook"`
 	NATS    *NATS    `yaml:"nats"`
 	Table   *Table   `yaml:"table"`
+	Mirror  *Mirror  `yaml:"mirror"`
 }
 
 // Webhook posts events to an HTTP server.
@@ -40,6 +41,13 @@ type NATS struct {
 	Subject         string   `yaml:"subject" default:"gt06" help:"Prefix of subjects: PREFIX.type.imei."`
 	Timeout         Duration `yaml:"timeout" default:"10s" help:"Until a batch is acknowledged."`
 	CredentialsFile string   `yaml:"credentials_file" help:"Credentials of NATS (.creds)."`
+}
+
+// Mirror sends what devices sent to another server, and compares the answers.
+type Mirror struct {
+	Address     string   `yaml:"address" help:"HOST:PORT of the other server: Traccar, or the one before on another port."`
+	Timeout     Duration `yaml:"timeout" default:"10s" help:"How long an answer is waited for."`
+	Connections int      `yaml:"connections" default:"5000" help:"Connections at most; whose device was silent for longest goes, and logs in again."`
 }
 
 // Table writes events as rows of somebody else's table.
@@ -75,7 +83,7 @@ func (c *Config) sinks(env func(string) string) error {
 		case names[s.Name]:
 			return fmt.Errorf("%s is there twice", where)
 		case s.kinds() != 1:
-			return fmt.Errorf("%s must have one of webhook, nats and table", where)
+			return fmt.Errorf("%s must have one of webhook, nats, table and mirror", where)
 		}
 		names[s.Name] = true
 		s.Start = or(s.Start, "now")
@@ -96,6 +104,9 @@ func (c *Config) sinks(env func(string) string) error {
 				err = fmt.Errorf("%s: no such file", n.CredentialsFile)
 			}
 		}
+		if m := s.Mirror; m != nil {
+			m.Timeout, m.Connections = or(m.Timeout, timeout), or(m.Connections, 5000)
+		}
 		if t := s.Table; t != nil {
 			err = t.read(env, c.Store)
 		}
@@ -107,7 +118,7 @@ func (c *Config) sinks(env func(string) string) error {
 }
 
 func (s *Sink) kinds() (n int) {
-	for _, there := range []bool{s.Webhook != nil, s.NATS != nil, s.Table != nil} {
+	for _, there := range []bool{s.Webhook != nil, s.NATS != nil, s.Table != nil, s.Mirror != nil} {
 		if there {
 			n++
 		}
