@@ -29,6 +29,23 @@ func run(f *fleet.Fleet) (wait func() fleet.Result) {
 	return func() fleet.Result { wg.Wait(); return res }
 }
 
+// least makes a fleet that sends at least for its duration, and until wait is
+// called: however long the machine takes for what the test does meanwhile.
+func least(opt fleet.Options) (f *fleet.Fleet, wait func() fleet.Result) {
+	end := time.Now().Add(opt.Duration)
+	opt.Duration = time.Hour
+	if opt.Settle == 0 {
+		opt.Settle = patience
+	}
+	f = fleet.New(opt)
+	result := run(f)
+	return f, func() fleet.Result {
+		pause(time.Until(end))
+		f.Finish()
+		return result()
+	}
+}
+
 func TestPlainRun(t *testing.T) {
 	t.Parallel()
 	for name, args := range map[string][]string{"sqlite": nil, "mariadb": {"--store", "mariadb"}} {
@@ -64,8 +81,7 @@ func TestKillsWithoutAKeeper(t *testing.T) {
 	if soak() {
 		kills = 100
 	}
-	f := fleet.New(fleet.Options{Addr: d.addr, Devices: 50, Rate: 10, Duration: time.Duration(kills) * 500 * time.Millisecond, Torn: 0.3, Redial: 50 * time.Millisecond, Settle: 10 * time.Second})
-	wait := run(f)
+	f, wait := least(fleet.Options{Addr: d.addr, Devices: 50, Rate: 10, Duration: time.Duration(kills) * 500 * time.Millisecond, Torn: 0.3, Redial: 50 * time.Millisecond, Settle: 10 * time.Second})
 	for range kills {
 		pause(time.Duration(150+rand.IntN(250)) * time.Millisecond)
 		d.kill()
@@ -121,8 +137,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	defer func() { _ = syscall.Unmount(d.dir, syscall.MNT_DETACH) }()
 	d.start()
-	f := fleet.New(fleet.Options{Addr: d.addr, Devices: 20, Rate: 5, Duration: 14 * time.Second, Redial: 100 * time.Millisecond, Settle: 20 * time.Second})
-	wait := run(f)
+	f, wait := least(fleet.Options{Addr: d.addr, Devices: 20, Rate: 5, Duration: 14 * time.Second, Redial: 100 * time.Millisecond, Settle: 20 * time.Second})
 	pause(2 * time.Second)
 	// Somebody else fills the disk.
 	filler := filepath.Join(d.dir, "filler")
@@ -160,8 +175,7 @@ func TestDatabaseThatDies(t *testing.T) {
 	db := mariadbtest.Start(t)
 	d := newDaemon(t, "--store", "mariadb", "--dsn", db.Schema(t))
 	d.start()
-	f := fleet.New(fleet.Options{Addr: d.addr, Devices: 50, Rate: 10, Duration: 12 * time.Second, Torn: 0.1})
-	wait := run(f)
+	f, wait := least(fleet.Options{Addr: d.addr, Devices: 50, Rate: 10, Duration: 12 * time.Second, Torn: 0.1})
 	for range 2 {
 		pause(1500 * time.Millisecond)
 		db.Kill()

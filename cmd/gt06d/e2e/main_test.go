@@ -71,8 +71,6 @@ type daemon struct {
 	done  chan struct{} // closed when it ended
 	err   error         // how; to be read after done
 	keep  *exec.Cmd     // its keeper, nil: none
-	// until the fleet is there to take commands
-	until time.Time
 	// alone: no keeper of the test's; the server decides.
 	alone bool
 }

@@ -37,8 +37,7 @@ func TestWholeMaintenance(t *testing.T) {
 			beside := withServices(t, o)
 			d.start()
 			// It ends when the maintenance is over, however long that takes here.
-			f := fleet.New(fleet.Options{Addr: d.addr, Devices: 20, Rate: 2, Duration: 5 * time.Minute})
-			wait := run(f)
+			f, wait := least(fleet.Options{Addr: d.addr, Devices: 20, Rate: 2, Duration: 5 * time.Minute})
 			began := time.Now()
 			o.ops("change", "open", "--action", "disk-resize", "--reason", "the disk is at 91 percent")
 			o.apply("snapshot", "create")

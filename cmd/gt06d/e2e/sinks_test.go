@@ -261,8 +261,7 @@ func TestWebhookEveryEventUnderItsKey(t *testing.T) {
 	if soak() {
 		rounds = 40
 	}
-	f := fleet.New(fleet.Options{Addr: d.addr, Devices: 50, Rate: 10, Duration: time.Duration(rounds) * 2 * time.Second, Torn: 0.2, Redial: 50 * time.Millisecond, Settle: 10 * time.Second})
-	wait := run(f)
+	f, wait := least(fleet.Options{Addr: d.addr, Devices: 50, Rate: 10, Duration: time.Duration(rounds) * 2 * time.Second, Torn: 0.2, Redial: 50 * time.Millisecond, Settle: 10 * time.Second})
 	d.murder(v, rounds)
 	res := wait()
 	d.check(f, res)
@@ -356,8 +355,7 @@ func TestNATSEveryEventOnce(t *testing.T) {
 	if soak() {
 		rounds = 40
 	}
-	f := fleet.New(fleet.Options{Addr: d.addr, Devices: 50, Rate: 10, Duration: time.Duration(rounds) * 2 * time.Second, Torn: 0.2, Redial: 50 * time.Millisecond, Settle: 10 * time.Second})
-	wait := run(f)
+	f, wait := least(fleet.Options{Addr: d.addr, Devices: 50, Rate: 10, Duration: time.Duration(rounds) * 2 * time.Second, Torn: 0.2, Redial: 50 * time.Millisecond, Settle: 10 * time.Second})
 	d.murder(v, rounds)
 	res := wait()
 	d.check(f, res)
@@ -412,8 +410,7 @@ func TestSinkDiesAtEachPoint(t *testing.T) {
 			addr := ln.Addr().String()
 			d := newDaemon(t, settings(t, fmt.Sprintf("  - name: crm\n    webhook: {url: 'http://%s/'}\n", addr))...)
 			d.start("GT06_FAILPOINT=" + point + ":5")
-			f := fleet.New(fleet.Options{Addr: d.addr, Devices: 20, Rate: 10, Duration: 3 * time.Second, Redial: 50 * time.Millisecond, Settle: 10 * time.Second})
-			wait := run(f)
+			f, wait := least(fleet.Options{Addr: d.addr, Devices: 20, Rate: 10, Duration: 3 * time.Second, Redial: 50 * time.Millisecond, Settle: 10 * time.Second})
 			d.eventually("it dies", d.ended)
 			d.kill()
 			d.start()

@@ -76,12 +76,7 @@ func failing(t *testing.T, point string) string {
 func (d *daemon) loaded(opt fleet.Options) (f *fleet.Fleet, wait func() fleet.Result) {
 	d.t.Helper()
 	opt.Addr, opt.Torn, opt.Redial = d.addr, 0.3, 50*time.Millisecond
-	if opt.Settle == 0 {
-		opt.Settle = 10 * time.Second
-	}
-	f = fleet.New(opt)
-	d.until = time.Now().Add(opt.Duration - 200*time.Millisecond)
-	wait = run(f)
+	f, wait = least(opt)
 	d.eventually("the fleet is connected", func() bool {
 		var s control.Status
 		return d.status(&s) == nil && s.DevicesOnline == opt.Devices
@@ -96,7 +91,7 @@ func TestUpgradeUnderLoad(t *testing.T) {
 	}
 	d := newDaemon(t, probation(t, time.Second)...)
 	d.start()
-	f, wait := d.loaded(fleet.Options{Devices: devices, Rate: 0.3, Arrival: 2500, Duration: 14*time.Second + time.Duration(devices)*time.Millisecond})
+	f, wait := d.loaded(fleet.Options{Devices: devices, Rate: 0.3, Arrival: 2500, Duration: 10 * time.Second})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	commands := d.command(ctx, f)
@@ -108,6 +103,7 @@ func TestUpgradeUnderLoad(t *testing.T) {
 		}
 	}
 	cancel()
+	d.received(f)
 	var st control.Status
 	if err := d.status(&st); err != nil || st.Connections != devices || st.DevicesOnline != devices || st.LastUpgrade == nil || st.Keeper.Held != devices+1 {
 		t.Errorf("%+v, %v", st, err)
@@ -184,8 +180,7 @@ func TestUpgradesInARow(t *testing.T) {
 	d := newDaemon(t, probation(t, 200*time.Millisecond)...)
 	d.start()
 	const devices = 200
-	// It ends when the upgrades are done, however long the machine takes for them.
-	f, wait := d.loaded(fleet.Options{Devices: devices, Rate: 3, Duration: time.Duration(upgrades) * 10 * time.Second})
+	f, wait := d.loaded(fleet.Options{Devices: devices, Rate: 3})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	commands := d.command(ctx, f)
@@ -218,10 +213,7 @@ func TestUpgradesInARow(t *testing.T) {
 	}
 	cancel()
 	scraping.Wait()
-	// A device that was answered later has had its command before.
-	_, answered := f.Progress()
-	d.eventually("the last commands have reached their devices", func() bool { _, n := f.Progress(); return n >= answered+6*devices })
-	f.Finish()
+	d.received(f)
 	res := wait()
 	nobodyNoticed(t, &res, 0)
 	d.check(f, res)
@@ -252,8 +244,8 @@ func faulty(t *testing.T, env string, binary func(t *testing.T) string, check fu
 	}
 	u, code := d.upgrade(args...)
 	check(t, d, u, code)
-	pause(500 * time.Millisecond)
 	cancel()
+	d.received(f)
 	res := wait()
 	nobodyNoticed(t, &res, 0)
 	d.check(f, res)

@@ -64,6 +64,7 @@ type Fleet struct {
 	refused    atomic.Int64
 	enough     chan struct{} // closed by Finish
 	finish     sync.Once
+	finished   atomic.Int64 // when, Unix nanoseconds
 	mu         sync.Mutex
 	times      []float32 // milliseconds
 	trace      []Answer
@@ -125,7 +126,20 @@ func (f *Fleet) Commands() map[uint32]int {
 
 // Finish ends the sending before its time: what is owed is still waited for, and
 // Run comes back with what the devices saw.
-func (f *Fleet) Finish() { f.finish.Do(func() { close(f.enough) }) }
+func (f *Fleet) Finish() {
+	f.finish.Do(func() {
+		f.finished.Store(time.Now().UnixNano())
+		close(f.enough)
+	})
+}
+
+// tooLate says whether there is no time left for what is owed.
+func (f *Fleet) tooLate(end time.Time) bool {
+	if at := f.finished.Load(); at > 0 && at < end.UnixNano() {
+		end = time.Unix(0, at)
+	}
+	return time.Since(end) > f.opt.Settle
+}
 
 // Progress returns the frames sent and answers received so far.
 func (f *Fleet) Progress() (sent, answered int64) { return f.sent.Load(), f.answered.Load() }
@@ -203,7 +217,7 @@ func (f *Fleet) drive(ctx context.Context, i int, start, end time.Time) {
 		if t.connection(ctx, end) {
 			break
 		}
-		if time.Now().After(end.Add(f.opt.Settle)) {
+		if f.tooLate(end) {
 			break
 		}
 	}
