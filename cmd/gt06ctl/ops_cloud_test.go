@@ -319,6 +319,30 @@ func TestRescue(t *testing.T) {
 	}
 }
 
+// TestRescueWithMoto goes the whole way with volumes and instances that are not
+// our fake's: the machine is back, one rescue instance was there and is no more.
+func TestRescueWithMoto(t *testing.T) {
+	t.Parallel()
+	o := newOperator(t, mototest.Start(t))
+	id := o.open("ssh-fix", "nobody can log in")
+	o.done("snapshot", "create")
+	o.done("ssh-recover")
+	i, err := o.account().Instance(t.Context(), o.site.Instance)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if root, ok := i.Root(); i.State != "running" || !ok || root.Volume != o.site.Volume || root.Device != "/dev/sda1" {
+		t.Errorf("instance %+v", i)
+	}
+	if helpers, err := o.account().Instances(t.Context(), cloud.Tags{cloud.TagChange: id, cloud.TagRole: cloud.RoleRescue}); err != nil || len(helpers) != 1 || helpers[0].State != "terminated" {
+		t.Errorf("rescue instances %+v, %v", helpers, err)
+	}
+	if a, err := o.account().Address(t.Context(), o.site.Allocation); err != nil || a.Instance != o.site.Instance {
+		t.Errorf("address %+v, %v", a, err)
+	}
+	o.must(0, "verify-journal")
+}
+
 // back says that production is as it was: running, its own root volume, its
 // address, and no helper.
 func back(t *testing.T, a *fake.AWS, site fake.Site) {

@@ -25,7 +25,7 @@ func TestForbiddenActions(t *testing.T) {
 	}
 	cases := []struct {
 		line    string
-		prepare func(a *fake.AWS, site fake.Site, id string)
+		prepare func(o *operator, a *fake.AWS, id string)
 		args    []string
 		code    int
 		says    string
@@ -33,19 +33,22 @@ func TestForbiddenActions(t *testing.T) {
 		{"A:197 stop instance without snapshot", nil, []string{"restore", "instance"}, 3, "no snapshot to go back to"},
 		{"A:197 stop instance past the tool", nil, []string{"run", "--", "aws", "ec2", "stop-instances", "--instance-ids", "i-0ae922662c241c912"}, 13, "blindly"},
 		{"A:197 stop the machine from within", nil, []string{"run", "--", "sudo", "shutdown", "-h", "now"}, 13, "blindly"},
+		{"A:198 resize disk without backup", func(o *operator, _ *fake.AWS, _ string) {
+			o.keys("backup: {s3_uri: \"s3://" + o.site.Bucket + "/backup\"}\n")
+		}, []string{"resize", "volume", "--size", "40"}, 13, "no disk is resized without a backup"},
 		{"A:199 free disk by deleting the database", nil, []string{"run", "--", "rm", "-rf", "/var/lib/mysql"}, 13, "deleting the database"},
 		{"A:199 with break-glass", nil, []string{"run", "--break-glass", "the disk is full and nobody can log in", "--", "rm", "-rf", "/var/lib/mysql"}, 13, "deleting the database"},
 		{"A:200 change GT06 port", nil, []string{"run", "--", "sed", "-i", "s/5023/6023/", "/etc/gt06/gt06.yaml"}, 13, "GT06 port"},
-		{"A:201 leave rescue instance running", func(a *fake.AWS, _ fake.Site, _ string) {
+		{"A:201 leave rescue instance running", func(_ *operator, a *fake.AWS, _ string) {
 			a.Put(fake.Instance{ID: "i-0fedcba9876543210", Name: "rescue", Volume: "vol-0fedcba9876543210", Zone: fake.Region + "a", Type: "t3.micro", Root: "/dev/sda1", GiB: 8, Tags: map[string]string{cloud.TagRole: cloud.RoleRescue}})
 		}, []string{"change", "close"}, 13, "must never remain running"},
 		{"B:170 maintenance without snapshot", nil, []string{"run", "--", "true"}, 3, "G1"},
 		{"B:171 deleting snapshots", nil, []string{"snapshot", "delete", "snap-1"}, 13, "delete a snapshot"},
 		{"B:171 deleting snapshots past the tool", nil, []string{"run", "--", "aws", "ec2", "delete-snapshot", "--snapshot-id", "snap-1"}, 13, "delete a snapshot"},
-		{"B:172 relying only on automated backups", func(a *fake.AWS, site fake.Site, id string) {
-			tags := good(site, id)
+		{"B:172 relying only on automated backups", func(o *operator, a *fake.AWS, id string) {
+			tags := good(o.site, id)
 			tags["aws:backup:source-resource"] = "x"
-			a.PutSnapshot(fake.Snapshot{Volume: site.Volume, Description: time.Now().In(time.FixedZone("IST", 5*3600+1800)).Format(time.DateOnly) + ": it is forbidden to do", Tags: tags})
+			a.PutSnapshot(fake.Snapshot{Volume: o.site.Volume, Description: time.Now().In(time.FixedZone("IST", 5*3600+1800)).Format(time.DateOnly) + ": it is forbidden to do", Tags: tags})
 		}, []string{"run", "--", "true"}, 3, "G7"},
 		{"B:173 production without restore plan", nil, []string{"run", "--", "true"}, 3, "G11"},
 	}
@@ -54,9 +57,13 @@ func TestForbiddenActions(t *testing.T) {
 			t.Parallel()
 			a, site := guarded(t)
 			o := newOperator(t, site)
-			id := o.open("other", "it is forbidden to do")
+			action := "other"
+			if c.args[0] == "resize" {
+				action = "disk-resize"
+			}
+			id := o.open(action, "it is forbidden to do")
 			if c.prepare != nil {
-				c.prepare(a, site, id)
+				c.prepare(o, a, id)
 			}
 			before := changes(a)
 			code, text := o.attempt(c.args...)

@@ -80,7 +80,7 @@ func (m Site) launch(p ops.Params) ops.Step {
 		Title: "launch a rescue instance, " + rescueType + " in " + p["zone"] + ", that ends itself after an hour",
 		Do: func(ctx context.Context, r *ops.Run) error {
 			i, err := m.Cloud.Launch(ctx, origin(r), cloud.Machine{
-				Image: p["image"], Type: rescueType, Zone: p["zone"], Subnet: p["subnet"], Groups: strings.Split(p["groups"], ","), Role: cloud.RoleRescue,
+				Image: p["image"], Type: rescueType, Zone: p["zone"], Subnet: p["subnet"], Groups: strings.FieldsFunc(p["groups"], func(r rune) bool { return r == ',' }), Role: cloud.RoleRescue,
 				Script: RescueScript(p["user"], p["public"]),
 			})
 			if err != nil {

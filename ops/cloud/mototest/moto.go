@@ -7,13 +7,16 @@
 //	RunInstances' client token is ignored
 //	CreateImage with tags for image and snapshots is not implemented
 //	DetachVolume of the root of a running instance is not refused
-//	SSM says Success and runs nothing; the console is the same for all
+//	SSM says Success and runs nothing: no salvage
+//	no machine boots, the console is the same for all: here it says what a
+//	rescue instance says at its good end
 package mototest
 
 import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/base64"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -91,6 +94,7 @@ func with(t *testing.T, moto string) string {
 	beside.Production()
 	lacking := regexp.MustCompile(`/(rbin|cloudtrail|backup)/aws4_request`)
 	action := regexp.MustCompile(`Action=(DescribeLockedSnapshots|ListSnapshotsInRecycleBin)(&|$)`)
+	console := regexp.MustCompile(`Action=GetConsoleOutput(&|$)`)
 	proxy := httputil.NewSingleHostReverseProxy(target)
 	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
@@ -101,6 +105,11 @@ func with(t *testing.T, moto string) string {
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		if lacking.MatchString(r.Header.Get("Authorization")) || action.Match(body) {
 			beside.ServeHTTP(w, r)
+			return
+		}
+		if console.Match(body) {
+			said := base64.StdEncoding.EncodeToString([]byte("gt06ops-rescue: done\n"))
+			_, _ = io.WriteString(w, "<GetConsoleOutputResponse><output>"+said+"</output></GetConsoleOutputResponse>")
 			return
 		}
 		proxy.ServeHTTP(w, r)
