@@ -38,7 +38,7 @@ func TestNothingBeginsOnAFullOrLoadedMachine(t *testing.T) {
 	for name, limits := range map[string]string{
 		"disk":   "limits: {disk_pct: 0, load_factor: 1000, load_rise: 1000}\n",
 		"inodes": "limits: {inode_pct: 0, load_factor: 1000, load_rise: 1000}\n",
-		"load":   "limits: {load_factor: 0.000001}\n",
+		"load":   "limits: {load_factor: -1}\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

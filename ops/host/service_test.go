@@ -70,7 +70,7 @@ func TestNginxReload(t *testing.T) {
 		t.Fatalf("%d, %v", status, err)
 	}
 	var before []int
-	err := poll(t.Context(), 10*time.Second, 20*time.Millisecond, func() (bool, string, error) {
+	err := poll(t.Context(), 90*time.Second, 20*time.Millisecond, func() (bool, string, error) {
 		var err error
 		before, err = n.Workers()
 		return len(before) == 2, fmt.Sprint(before), err
@@ -161,7 +161,7 @@ func TestPM2(t *testing.T) {
 		t.Errorf("%s is not seen to be readable by everybody", path)
 	}
 	var holders []Process
-	err := poll(t.Context(), 20*time.Second, 100*time.Millisecond, func() (bool, string, error) {
+	err := poll(t.Context(), 90*time.Second, 100*time.Millisecond, func() (bool, string, error) {
 		list, err := p.Listeners()
 		// The port is seen before the descriptor that holds it.
 		holders, _ = HoldersOf(list, uint16(port))
@@ -183,7 +183,13 @@ func TestPM2(t *testing.T) {
 	if err := p.Start(t.Context(), dir, "second.js", "second"); err != nil {
 		t.Fatal(err)
 	}
-	sick, err := p.Sick(t.Context(), []string{"gt06-gps-service", "second", "third"}, 3*time.Second)
+	// A busy machine may not get round to a restart in three seconds.
+	var sick map[string]string
+	for range 20 {
+		if sick, err = p.Sick(t.Context(), []string{"gt06-gps-service", "second", "third"}, 3*time.Second); err != nil || sick["second"] != "" {
+			break
+		}
+	}
 	if err != nil || sick["gt06-gps-service"] != "" || sick["second"] == "" || sick["third"] == "" {
 		t.Errorf("%v, %v", sick, err)
 	}

@@ -46,9 +46,7 @@ func TestWholeMaintenance(t *testing.T) {
 			enter(site)
 			generation := func() uint64 {
 				var st control.Status
-				if err := d.status(&st); err != nil {
-					t.Fatal(err)
-				}
+				d.eventually("the server says its generation", func() bool { return d.status(&st) == nil })
 				return st.Generation
 			}
 			was := generation()
