@@ -184,6 +184,49 @@ func TestShippedMapping(t *testing.T) {
 	}
 }
 
+// What a sink wrote is read as it was.
+func TestSource(t *testing.T) {
+	t.Parallel()
+	g := newTarget(t, read(t, "schema.sql"))
+	s, _ := g.open(node(t))
+	if err := s.Send(t.Context(), batch(0, record(device.Location, 1, 0), record(device.Location, 2, 1))); err != nil {
+		t.Fatal(err)
+	}
+	g.exec("INSERT INTO gps_positions (imei, latitude, longitude, fix_time) VALUES ('0012345678901', 1, 2, '2026-01-01 00:00:00'), ('x', 1, 2, '2026-01-01'), ('1', 91, 2, '2026-01-01')")
+	m, err := table.Parse([]byte(node(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	src, err := table.Open(t.Context(), g.dsn, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close() //nolint:errcheck // read only
+	rows, err := src.Read(t.Context(), 1, 100)
+	if err != nil || len(rows) != 4 {
+		t.Fatalf("%d rows behind the first, %v", len(rows), err)
+	}
+	p := device.Build(device.Location, 2, 1, base.Add(time.Second)).Place
+	f := rows[0].Fix
+	got := fmt.Sprintf("%d %s %d %d %.6f %.6f %.0f %.0f %v", rows[0].Key, f.Device, f.FixTime, f.ReceivedAt, f.Latitude, f.Longitude, f.SpeedKMH, f.Course, f.Valid)
+	if want := fmt.Sprintf("2 %s %d %d000000 %.6f %.6f %.0f %.0f true", device.IMEI(2), p.Time.Unix(), base.Unix()+2, p.Latitude, p.Longitude, p.SpeedKMH, p.Course); got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	if id := rows[1].Fix.Device.String(); id != "000012345678901" || rows[1].Refused != "" {
+		t.Errorf("zeros that a number has lost: %s, %q", id, rows[1].Refused)
+	}
+	if rows[2].Refused != "no IMEI" || rows[3].Refused != "no place" {
+		t.Errorf("refused: %q, %q", rows[2].Refused, rows[3].Refused)
+	}
+	if n, err := src.Count(t.Context(), 3); n != 2 || err != nil {
+		t.Errorf("%d behind the third, %v", n, err)
+	}
+	g.exec("ALTER TABLE gps_positions DROP PRIMARY KEY, MODIFY id BIGINT NOT NULL, ADD PRIMARY KEY (id, imei)")
+	if _, err := table.Open(t.Context(), g.dsn, m); !errors.Is(err, table.ErrMapping) {
+		t.Errorf("a primary key of two columns: %v", err)
+	}
+}
+
 // What the table is made of must hold what the mapping gives it.
 func TestTypesOfColumns(t *testing.T) {
 	t.Parallel()
@@ -392,6 +435,11 @@ func TestTableInTheWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = conn.Close()
+	written()
+	// An older copy of the database is restored: rows and cursor go back together.
+	g.exec("UPDATE gt06_sink_cursors SET position = position - 5")
+	g.exec("DELETE FROM gps_positions ORDER BY id DESC LIMIT 5")
+	add()
 	written()
 	dropped = n
 	g.exec("DROP TABLE gps_positions")
