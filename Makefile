@@ -59,7 +59,8 @@ soak:
 	.ci/test soak
 
 # Each figure beside its reference from the same run; table, plots and results
-# in bench/. COMPARE=bench/results.json sets an earlier run's ratios beside.
+# in bench/. COMPARE=bench/results.json sets the run before beside; it fails when
+# a ratio is more than 15 % apart.
 VECTORS := $(wildcard ../shared/vectors/captures.jsonl ../shared/vectors/generated.jsonl)
 bench: build
 	mkdir -p bench

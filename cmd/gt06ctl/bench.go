@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 
@@ -17,7 +18,7 @@ func (t *tool) benchCommand() *cobra.Command {
 	var bare bool
 	c := &cobra.Command{
 		Use: "bench", Short: "Measure this machine and the server on it",
-		Example: "  gt06ctl bench --quick\n  gt06ctl bench --only 'decode|memory'\n  gt06ctl bench --mariadb /run/mysqld/mysqld.sock --out bench",
+		Example: "  gt06ctl bench --quick\n  gt06ctl bench --only 'decode|memory'\n  gt06ctl bench --mariadb /run/mysqld/mysqld.sock --out bench\n  gt06ctl bench --out bench --compare bench/results.json",
 		Long: `bench starts servers of its own on loopback ports, with data in a temporary
 directory, and measures them beside a reference in the same run: the checksum
 that processors have, a bare epoll server in C (when there is a compiler),
@@ -44,7 +45,11 @@ Groups: decode start memory cpu storm durable latency rows large.`,
 					return cli.Fail(cli.NotWritable, err)
 				}
 			}
-			if err := bench.Run(cmd.Context(), opt, cmd.OutOrStdout(), cmd.ErrOrStderr(), t.json); err != nil {
+			err := bench.Run(cmd.Context(), opt, cmd.OutOrStdout(), cmd.ErrOrStderr(), t.json)
+			switch {
+			case errors.Is(err, bench.ErrApart):
+				return cli.Fail(cli.Red, err, "compare runs of a machine that does nothing else")
+			case err != nil:
 				return cli.Fail(cli.Internal, err)
 			}
 			return nil
@@ -57,7 +62,7 @@ Groups: decode start memory cpu storm durable latency rows large.`,
 	f.StringArrayVar(&opt.Vectors, "vectors", nil, "file of frames for the mixed stream: JSON lines with a member hex; may be repeated")
 	f.StringVar(&opt.Socket, "mariadb", "", "socket of a MariaDB where root has no password: schemas are made and dropped")
 	f.StringVar(&opt.Out, "out", "", "directory for bench.md, results.json and plots; the data of the servers lies in it, too")
-	f.StringVar(&opt.Compare, "compare", "", "results.json of an earlier run, to set its ratios beside these")
+	f.StringVar(&opt.Compare, "compare", "", "results.json of an earlier run: sets its ratios beside these; exit 7 when one is more than 15 % apart")
 	f.IntVar(&opt.Rows, "rows", 0, "rows of the large table (group large); 50000000 takes a quarter of an hour and 10 GB")
 	f.BoolVar(&bare, "bare", false, "serve without log and database: what bench itself starts")
 	_ = f.MarkHidden("bare")

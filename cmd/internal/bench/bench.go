@@ -81,6 +81,10 @@ func Run(ctx context.Context, opt Options, out, progress io.Writer, asJSON bool)
 	if err != nil {
 		return fmt.Errorf("--only: %w", err)
 	}
+	before, err := earlier(opt.Compare) // the results may be written to the same file
+	if err != nil {
+		return err
+	}
 	dir, err := os.MkdirTemp(opt.Out, "gt06-bench-")
 	if err != nil {
 		return err
@@ -109,12 +113,14 @@ func Run(ctx context.Context, opt Options, out, progress io.Writer, asJSON bool)
 		return err
 	}
 	if asJSON {
-		return json.NewEncoder(out).Encode(b.figures)
+		err, out = json.NewEncoder(out).Encode(b.figures), io.Discard
+	} else {
+		err = b.table(out)
 	}
-	if err := b.table(out); err != nil {
+	if err != nil || opt.Compare == "" {
 		return err
 	}
-	return b.compare(out)
+	return compare(out, before, b.figures)
 }
 
 // note adds a figure.
@@ -184,32 +190,4 @@ func (b *bench) write() error {
 		}
 	}
 	return nil
-}
-
-// compare sets the ratios beside those of an earlier run.
-func (b *bench) compare(out io.Writer) error {
-	if b.opt.Compare == "" {
-		return nil
-	}
-	text, err := os.ReadFile(b.opt.Compare)
-	if err != nil {
-		return err
-	}
-	var before []Figure
-	if err := json.Unmarshal(text, &before); err != nil {
-		return fmt.Errorf("%s: %w", b.opt.Compare, err)
-	}
-	then := map[string]float64{}
-	for i := range before {
-		then[before[i].Name] = before[i].Ratio
-	}
-	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(w, "\nratio\tthen\tnow\tchange")
-	for i := range b.figures {
-		f := &b.figures[i]
-		if r := then[f.Name]; r != 0 && f.Ratio != 0 {
-			fmt.Fprintf(w, "%s\t%.2f\t%.2f\t%+.0f %%\n", f.Name, r, f.Ratio, 100*(f.Ratio/r-1))
-		}
-	}
-	return w.Flush()
 }
