@@ -186,20 +186,21 @@ func secretFile(t *testing.T, text string) string {
 	return path
 }
 
-// caughtUp waits until no sink has anything to send.
+// caughtUp waits until no sink has anything to send. A lag is counted once a
+// second, so it must stay at nothing for longer.
 func (d *daemon) caughtUp() {
 	d.t.Helper()
 	var st control.Status
-	if !d.eventuallyOr(60*time.Second, func() bool {
-		if d.status(&st) != nil || len(st.Sinks) == 0 {
-			return false
-		}
+	var since time.Time
+	if !d.eventuallyOr(patience, func() bool {
+		behind := d.status(&st) != nil || len(st.Sinks) == 0
 		for _, s := range st.Sinks {
-			if s.State != "ok" || s.Lag != 0 {
-				return false
-			}
+			behind = behind || s.State != "ok" || s.Lag != 0
 		}
-		return true
+		if behind || since.IsZero() {
+			since = time.Now()
+		}
+		return !behind && time.Since(since) > 2500*time.Millisecond
 	}) {
 		d.t.Fatalf("the sinks do not catch up: %+v", st.Sinks)
 	}
