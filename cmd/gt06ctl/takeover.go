@@ -151,8 +151,8 @@ func withoutOps(err error) error {
 	hints := make([]string, 0, len(e.Hints))
 	for _, h := range e.Hints {
 		switch {
-		case strings.HasPrefix(h, "gt06ctl ops takeover"):
-			h = "gt06ctl takeover" + strings.TrimPrefix(h, "gt06ctl ops takeover")
+		case strings.Contains(h, "gt06ctl ops takeover"):
+			h = strings.ReplaceAll(h, "gt06ctl ops takeover", "gt06ctl takeover")
 		case strings.Contains(h, "gt06ctl ops change resume"):
 			h = "go on, or begin again when all is as before: " + pasteable(os.Args, "--apply")
 		}
