@@ -7,9 +7,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/crc32"
+	"math"
 	"os"
 	"path/filepath"
-	"testing"
+	"runtime"
 	"time"
 
 	"gt06/protocol"
@@ -55,38 +56,42 @@ func (b *bench) mixed(name string, frames [][]byte) error {
 	return nil
 }
 
-// timed returns the medians of several runs, frames and reference in turn.
+// timed returns the medians of many short runs, frames and reference in turn: what
+// else the machine does meets both.
 func (b *bench) timed(frames [][]byte) (ns, allocs, crc float64) {
 	var decoded, summed []float64
 	var m protocol.Message
 	var d protocol.Decoder
 	var f protocol.Framer
 	table := crc32.MakeTable(crc32.Castagnoli)
-	for range b.pick(7, 3) {
-		r := perFrame(frames, func(frame []byte) {
+	for range b.pick(21, 3) {
+		took, mallocs := perFrame(frames, func(frame []byte) {
 			f.Next(frame, true)
 			d.Decode(&m, frame, protocol.Session{})
 		})
-		decoded = append(decoded, float64(r.T.Nanoseconds())/float64(r.N))
-		allocs = float64(r.MemAllocs) / float64(r.N)
-		r = perFrame(frames, func(frame []byte) { crc32.Checksum(frame, table) })
-		summed = append(summed, float64(r.T.Nanoseconds())/float64(r.N))
+		decoded, allocs = append(decoded, took), mallocs
+		took, _ = perFrame(frames, func(frame []byte) { crc32.Checksum(frame, table) })
+		summed = append(summed, took)
 	}
 	return median(decoded), allocs, median(summed)
 }
 
-func perFrame(frames [][]byte, do func([]byte)) testing.BenchmarkResult {
-	return testing.Benchmark(func(b *testing.B) {
-		b.Helper()
-		n := 0
-		b.ReportAllocs()
-		for b.Loop() {
-			do(frames[n])
-			if n++; n == len(frames) {
-				n = 0
-			}
+// perFrame returns the nanoseconds and the allocations that a frame takes, of a
+// tenth of a second of them.
+func perFrame(frames [][]byte, do func([]byte)) (ns, allocs float64) {
+	const long, between = 100 * time.Millisecond, 2000 // frames between two looks at the clock
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	begin, n := time.Now(), 0
+	for time.Since(begin) < long {
+		for range between {
+			do(frames[n%len(frames)])
+			n++
 		}
-	})
+	}
+	took := time.Since(begin)
+	runtime.ReadMemStats(&after)
+	return float64(took.Nanoseconds()) / float64(n), math.Round(10*float64(after.Mallocs-before.Mallocs)/float64(n)) / 10
 }
 
 // pick returns how often or how much, in a whole and in a quick run.

@@ -189,11 +189,15 @@ func (b *bench) answers() error {
 	if b.newReference == nil {
 		return nil
 	}
-	d := time.Duration(b.pick(3000, 500)) * time.Millisecond
+	d := time.Duration(b.pick(2000, 500)) * time.Millisecond
 	lines := []series{{name: "gt06"}, {name: "C, epoll only"}}
 	for _, n := range b.sizes() {
 		var ours, theirs, rate, theirRate []float64
-		for range b.pick(5, 1) {
+		rounds := 3
+		if goal := n == 1000 || n == 10_000; goal {
+			rounds = 5
+		}
+		for range b.pick(rounds, 1) {
 			c, err := b.loop(b.newReference, n, .01, d)
 			if err != nil {
 				return fmt.Errorf("the C reference with %d devices: %w", n, err)
@@ -225,36 +229,37 @@ func (b *bench) answers() error {
 // storm lets many devices connect and log in at once.
 func (b *bench) storm() error {
 	n := min(b.crowd(), 10_000)
-	var seconds, slowest, refused []float64
-	for range b.pick(5, 1) {
-		t, err := b.full("")
+	var seconds, slowest, refused, theirs []float64
+	once := func(start func() (*target, error)) (time.Duration, *load, error) {
+		t, err := start()
 		if err != nil {
-			return err
+			return 0, nil, err
 		}
-		took, l, err := b.rush(t, n)
-		t.stop()
+		defer t.stop()
+		return b.rush(t, n)
+	}
+	for range b.pick(5, 1) {
+		took, l, err := once(func() (*target, error) { return b.full("") })
 		if err != nil {
 			return err
 		}
 		seconds = append(seconds, took.Seconds())
 		slowest = append(slowest, percentile(l.logins, 1))
 		refused = append(refused, float64(l.refused+l.ended))
+		if b.newReference == nil {
+			continue
+		}
+		if took, _, err = once(b.newReference); err != nil {
+			return err
+		}
+		theirs = append(theirs, took.Seconds())
 	}
 	s, worst := median(seconds), median(slowest)
 	f := Figure{Name: fmt.Sprintf("reconnect storm, %d devices", n), Value: s, Unit: "s", Goal: "<= 3 s, answers < 1 s, 0 refused"}
 	met := s <= 3 && worst < 1000 && median(refused) == 0
 	f.Met, f.Note = &met, fmt.Sprintf("slowest answer %.0f ms, %.0f refused", worst, median(refused))
-	if b.newReference != nil {
-		t, err := b.newReference()
-		if err != nil {
-			return err
-		}
-		took, _, err := b.rush(t, n)
-		t.stop()
-		if err != nil {
-			return err
-		}
-		f.Reference, f.Beside = "C, epoll only", took.Seconds()
+	if len(theirs) > 0 {
+		f.Reference, f.Beside = "C, epoll only", median(theirs)
 	}
 	b.note(f)
 	return nil
