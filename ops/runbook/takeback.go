@@ -156,7 +156,8 @@ func (m *Machine) given(ctx context.Context, p ops.Params) (ops.State, error) {
 	}, err
 }
 
-// patience is how long the way back waits for rows that are on their way.
+// patience is how long the way back waits for rows that are on their way, and for
+// the port.
 const patience = 30 * time.Second
 
 // awaitRows waits until what was received is where others read it. It refuses
@@ -189,16 +190,34 @@ func (m *Machine) awaitRows(ctx context.Context, r *ops.Run) {
 	}
 }
 
+// freed waits until nobody holds the port but the program: the keeper lets go of
+// it a moment after the server has ended, after its grace at the latest.
+func (m *Machine) freed(ctx context.Context, p ops.Params) error {
+	limit := time.After(patience)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		port, err := m.Port(ctx)
+		if err != nil || !port.Taken || slices.Contains(port.programs, p["app"]) {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-limit:
+			return m.strange(port, p["app"])
+		}
+	}
+}
+
 // giveBack ends gt06d and starts the program as it was, with the machine, too.
 func (m *Machine) giveBack(ctx context.Context, p ops.Params) error {
 	if err := errors.Join(m.Systemctl(ctx, "disable", p["unit"]), m.Systemctl(ctx, "stop", p["unit"])); err != nil {
 		return err
 	}
 	pm2 := m.pm2(p)
-	port, err := m.Port(ctx)
-	if err == nil && port.Taken && !slices.Contains(port.programs, p["app"]) {
-		err = m.strange(port, p["app"])
-	}
+	err := m.freed(ctx, p)
 	if err != nil || p["app"] == "" { // nobody was on the port
 		return err
 	}
