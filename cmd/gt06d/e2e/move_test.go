@@ -103,7 +103,11 @@ func (t *tracker) connection(ctx context.Context) {
 	buf := make([]byte, 0, 512)
 	// answer waits for the answer to a kind and returns its serial.
 	answer := func(kind device.Kind) (uint16, bool) {
-		_ = c.SetReadDeadline(time.Now().Add(patience))
+		most := patience
+		if kind == device.Login { // nobody may have accepted it: pm2's daemon holds the port of workers that end
+			most = 5 * time.Second
+		}
+		_ = c.SetReadDeadline(time.Now().Add(most))
 		for {
 			for {
 				cut := framer.Next(buf, true)
