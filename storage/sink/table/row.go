@@ -166,7 +166,7 @@ func (m *Mapping) insert(columns []bound, rows int) string {
 	one := "(" + strings.Join(places, ", ") + ")"
 	s := "INSERT INTO " + m.quoted() + " (" + strings.Join(names, ", ") + ") VALUES " + one + strings.Repeat(", "+one, rows-1)
 	switch m.OnDuplicate {
-	case duplicateIgnore: // INSERT IGNORE would hide errors
+	case duplicateIgnore: // never with IGNORE, which hides errors
 		s += " ON DUPLICATE KEY UPDATE " + names[0] + " = " + m.quoted() + "." + names[0]
 	case duplicateUpdate:
 		s += " ON DUPLICATE KEY UPDATE " + strings.Join(updates, ", ")
