@@ -52,8 +52,7 @@ func TestTableExactlyOnce(t *testing.T) {
 	if soak() {
 		rounds = 40
 	}
-	f := fleet.New(fleet.Options{Addr: d.addr, Devices: 50, Rate: 10, Duration: time.Duration(rounds) * 2 * time.Second, Torn: 0.2, Redial: 50 * time.Millisecond, Settle: 30 * time.Second})
-	wait := run(f)
+	f, wait := least(fleet.Options{Addr: d.addr, Devices: 50, Rate: 10, Duration: time.Duration(rounds) * 2 * time.Second, Torn: 0.2, Redial: 50 * time.Millisecond, Settle: 30 * time.Second})
 	for i := range rounds {
 		pause(time.Duration(200+rand.IntN(300)) * time.Millisecond)
 		m.Kill()
