@@ -9,7 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"gt06/protocol/device/fleet"
 	"gt06/server/control"
 )
 
@@ -208,21 +207,7 @@ require('net').createServer(() => {}).listen(5023, () => require('fs').writeFile
 			holds("1.1")
 		})
 	}
-	step("the ledger", func(t *testing.T) {
-		m.run("kill $(cat /sim.pid)") // it ends the sending, waits and compares
-		if !m.eventually(patience, func() bool { _, err := m.try("test -s /sim.json"); return err == nil }) {
-			t.Fatal(m.run("tail -3 /sim.log"))
-		}
-		var res struct {
-			fleet.Result
-			Missing int `json:"missing"`
-		}
-		text := m.run("cat /sim.json")
-		if err := json.Unmarshal([]byte(text), &res); err != nil || res.Lost+res.Duplicated+res.OutOfOrder+res.Reconnects+res.Refused != 0 || res.Missing != 0 || res.Sent == 0 {
-			t.Errorf("%v, %s", err, text)
-		}
-		t.Log(text)
-	})
+	step("the ledger", m.ledger)
 	step("a power cut behind a version that failed", func(t *testing.T) {
 		m.off()
 		m.start()

@@ -155,6 +155,25 @@ func (m *machine) eventually(most time.Duration, ok func() bool) bool {
 	return false
 }
 
+// ledger ends the simulator that the machine runs: it waits for what is owed and
+// compares, and nobody may have noticed anything.
+func (m *machine) ledger(t *testing.T) {
+	t.Helper()
+	m.run("kill $(cat /sim.pid)")
+	if !m.eventually(patience, func() bool { _, err := m.try("test -s /sim.json"); return err == nil }) {
+		t.Fatal(m.run("tail -3 /sim.log"))
+	}
+	var res struct {
+		fleet.Result
+		Missing int `json:"missing"`
+	}
+	text := m.run("cat /sim.json")
+	if err := json.Unmarshal([]byte(text), &res); err != nil || res.Lost+res.Duplicated+res.OutOfOrder+res.Reconnects+res.Refused != 0 || res.Missing != 0 || res.Sent == 0 {
+		t.Errorf("%v, %s", err, text)
+	}
+	t.Log(text)
+}
+
 func (m *machine) status() (st control.Status) {
 	m.t.Helper()
 	if !m.eventually(patience, func() bool {
@@ -239,21 +258,7 @@ func TestUnderARealSystemd(t *testing.T) {
 			t.Errorf("%s restarts", n)
 		}
 	})
-	step("the ledger", func(t *testing.T) {
-		m.run("kill $(cat /sim.pid)") // it ends the sending, waits and compares
-		if !m.eventually(patience, func() bool { _, err := m.try("test -s /sim.json"); return err == nil }) {
-			t.Fatal(m.run("tail -3 /sim.log"))
-		}
-		var res struct {
-			fleet.Result
-			Missing int `json:"missing"`
-		}
-		text := m.run("cat /sim.json")
-		if err := json.Unmarshal([]byte(text), &res); err != nil || res.Lost+res.Duplicated+res.OutOfOrder+res.Reconnects+res.Refused != 0 || res.Missing != 0 || res.Sent == 0 {
-			t.Errorf("%v, %s", err, text)
-		}
-		t.Log(text)
-	})
+	step("the ledger", m.ledger)
 	step("journal", func(t *testing.T) {
 		seen := map[string]int{}
 		for line := range strings.Lines(m.run("journalctl --no-pager -u gt06d -o json --output-fields=PRIORITY,MESSAGE")) {
