@@ -54,3 +54,11 @@ func (p Position) Offset() uint32 { return uint32(p) }
 
 // At makes a Position.
 func At(segment, offset uint32) Position { return Position(segment)<<32 | Position(offset) }
+
+// Reader yields the records of a log; spool.Reader is one.
+type Reader interface {
+	// Next fills rec with the record at the reader's place and returns where it
+	// ends; io.EOF at limit. What rec points to holds until the next call.
+	Next(limit Position, rec *Record) (Position, error)
+	Close() error
+}

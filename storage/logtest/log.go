@@ -1,19 +1,19 @@
-// Package sinktest gives tests of sinks a log in memory.
-package sinktest
+// Package logtest gives tests of what reads the log one in memory.
+package logtest
 
 import (
 	"io"
 	"sync"
 
 	"gt06/storage"
-	"gt06/storage/sink"
 )
 
 // Log is a log in memory, of one segment; positions count records.
 type Log struct {
-	mu      sync.Mutex
-	records []storage.Record
-	notify  chan struct{}
+	mu       sync.Mutex
+	records  []storage.Record
+	notify   chan struct{}
+	released storage.Position
 }
 
 // NewLog returns an empty log.
@@ -28,32 +28,46 @@ func (l *Log) Add(recs ...storage.Record) {
 	l.notify = make(chan struct{})
 }
 
-// Begin implements sink.Log.
+// Begin is where the oldest record lies.
 func (l *Log) Begin() storage.Position { return 0 }
 
-// Durable implements sink.Log.
+// Durable returns the position before which records may be read.
 func (l *Log) Durable() storage.Position {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return storage.Position(len(l.records))
 }
 
-// Notify implements sink.Log.
+// Notify returns a channel that is closed when Durable moves.
 func (l *Log) Notify() <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.notify
 }
 
-// Read implements sink.Log.
-func (l *Log) Read(from storage.Position) sink.Reader { return &reader{l, from} }
+// Release says that records before a position are not needed any more.
+func (l *Log) Release(p storage.Position) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.released = max(l.released, p)
+}
+
+// Released is up to where the log may have dropped its records.
+func (l *Log) Released() storage.Position {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.released
+}
+
+// Read returns a reader from a position.
+func (l *Log) Read(from storage.Position) storage.Reader { return &reader{l, from} }
 
 type reader struct {
 	l   *Log
 	pos storage.Position
 }
 
-// Next implements sink.Reader.
+// Next implements storage.Reader.
 func (r *reader) Next(limit storage.Position, rec *storage.Record) (storage.Position, error) {
 	r.l.mu.Lock()
 	defer r.l.mu.Unlock()
@@ -65,5 +79,5 @@ func (r *reader) Next(limit storage.Position, rec *storage.Record) (storage.Posi
 	return r.pos, nil
 }
 
-// Close implements sink.Reader.
+// Close implements storage.Reader.
 func (r *reader) Close() error { return nil }

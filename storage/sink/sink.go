@@ -43,11 +43,8 @@ type Log interface {
 	Read(from storage.Position) Reader
 }
 
-// Reader yields records; spool.Reader is one.
-type Reader = interface {
-	Next(limit storage.Position, rec *storage.Record) (storage.Position, error)
-	Close() error
-}
+// Reader yields the log's records.
+type Reader = storage.Reader
 
 // Item is a record and where it ends in the log.
 type Item struct {

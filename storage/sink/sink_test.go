@@ -21,8 +21,8 @@ import (
 
 	"gt06/protocol/device"
 	"gt06/storage"
+	"gt06/storage/logtest"
 	"gt06/storage/sink"
-	"gt06/storage/sink/sinktest"
 	"gt06/storage/spool"
 )
 
@@ -96,7 +96,7 @@ func run(t *testing.T, s *sink.Sink) (stop func() error) {
 func TestBatchIsTheSameAfterAKill(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		dir, log := t.TempDir(), sinktest.NewLog()
+		dir, log := t.TempDir(), logtest.NewLog()
 		hangs := &memoryReceiver{says: func(ctx context.Context, n int) error {
 			if n == 0 {
 				return nil
@@ -145,7 +145,7 @@ func TestBatchIsTheSameAfterAKill(t *testing.T) {
 func TestReceiverThatFails(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		log := sinktest.NewLog()
+		log := logtest.NewLog()
 		begin := time.Now()
 		fails := &memoryReceiver{says: func(_ context.Context, n int) error {
 			switch {
@@ -372,7 +372,7 @@ func TestDamagedCursorStopsTheSink(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "crm.cursor"), []byte(strings.Repeat("x", 600)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := newSink(t, dir, sinktest.NewLog(), &memoryReceiver{}, nil)
+	s := newSink(t, dir, logtest.NewLog(), &memoryReceiver{}, nil)
 	if err := s.Run(t.Context()); !errors.Is(err, sink.ErrDamaged) {
 		t.Error(err)
 	}
@@ -384,7 +384,7 @@ func TestDamagedCursorStopsTheSink(t *testing.T) {
 // Two processes never send at a time: the second waits for the first.
 func TestOneSends(t *testing.T) {
 	t.Parallel()
-	dir, log := t.TempDir(), sinktest.NewLog()
+	dir, log := t.TempDir(), logtest.NewLog()
 	log.Add(record(1))
 	first, second := &memoryReceiver{}, &memoryReceiver{}
 	a := newSink(t, dir, log, first, nil)

@@ -16,6 +16,7 @@ import (
 
 	"gt06/protocol"
 	"gt06/storage"
+	"gt06/storage/logtest"
 	"gt06/storage/powertest"
 	"gt06/storage/sqlstore"
 	"gt06/storage/sqlstore/mariadbtest"
@@ -37,12 +38,12 @@ func seeded(t *testing.T) *rand.Rand {
 }
 
 // more adds a few records to a log, or enough of them to be loaded as text.
-func more(log *memoryLog, r *rand.Rand) {
+func more(log *logtest.Log, r *rand.Rand) {
 	have, n := int(log.Durable()), 1+r.IntN(40)
 	if r.IntN(20) == 0 {
 		n = 800 + r.IntN(800)
 	}
-	log.add(mixed(have, have+n)...)
+	log.Add(mixed(have, have+n)...)
 }
 
 // ending is how a life of SQLite ends.
@@ -149,14 +150,14 @@ type box struct {
 	root  string
 	dir   string
 	disk  *sqliteDisk
-	log   *memoryLog
+	log   *logtest.Log
 	epoch int64
 	at    string // for messages
 }
 
 func newBox(t *testing.T, r *rand.Rand, root string) *box {
 	t.Helper()
-	b := &box{t: t, r: r, root: root, log: newLog()}
+	b := &box{t: t, r: r, root: root, log: logtest.NewLog()}
 	b.start(filepath.Join(root, "0"))
 	return b
 }
@@ -323,7 +324,7 @@ func TestMariaDBIsCut(t *testing.T) {
 		return err == nil
 	}, func() string { return "open: " + p.String() })
 	defer s.Close() //nolint:errcheck // its connections are cut
-	log := newLog()
+	log := logtest.NewLog()
 	var w *sqlstore.Writer
 	for n := 0; p.Sum() < want; n++ {
 		if w == nil || r.IntN(10) == 0 { // another process

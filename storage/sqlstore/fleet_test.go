@@ -9,6 +9,7 @@ import (
 
 	"gt06/protocol"
 	"gt06/storage"
+	"gt06/storage/logtest"
 	"gt06/storage/sqlstore"
 )
 
@@ -53,7 +54,7 @@ func TestAnOperatorBesideTheWriter(t *testing.T) {
 	t.Parallel()
 	databases(t, func(t *testing.T, opt sqlstore.Options, open func() *sqlx.DB) {
 		s := openStore(t, opt)
-		log := newLog()
+		log := logtest.NewLog()
 		const devices = 200
 		done := make(chan error, 1)
 		go func() {
@@ -66,7 +67,7 @@ func TestAnOperatorBesideTheWriter(t *testing.T) {
 			done <- err
 		}()
 		for n := range devices {
-			log.add(fix(n, 1))
+			log.Add(fix(n, 1))
 			if n%20 == 19 {
 				drain(t, s, log, int64(n))
 			}
@@ -81,7 +82,7 @@ func TestAnOperatorBesideTheWriter(t *testing.T) {
 }
 
 // drainAs is drain with options of a test.
-func drainAs(t *testing.T, s *sqlstore.Store, log *memoryLog, o sqlstore.WriterOptions) *sqlstore.Writer {
+func drainAs(t *testing.T, s *sqlstore.Store, log *logtest.Log, o sqlstore.WriterOptions) *sqlstore.Writer {
 	t.Helper()
 	o.Log, o.Node, o.Decoder = log, "node", &protocol.Decoder{}
 	w := s.Writer(o)
@@ -103,10 +104,10 @@ func TestRowsOfDevicesNobodyConfirmedAreCapped(t *testing.T) {
 		if _, err := s.Change(t.Context(), []sqlstore.DeviceChange{{IMEI: imei(2).String()}}); err != nil {
 			t.Fatal(err)
 		}
-		log := newLog()
+		log := logtest.NewLog()
 		more := func(from int) {
 			for n := from; n < from+40; n++ {
-				log.add(fix(1, n), beat(1, n), fix(2, n))
+				log.Add(fix(1, n), beat(1, n), fix(2, n))
 			}
 		}
 		o := sqlstore.WriterOptions{Confirm: func() bool { return true }, Caps: sqlstore.Caps{Quarantined: 50}, Epoch: 1}
@@ -146,15 +147,15 @@ func TestRowsOfDevicesNobodyConfirmedAreCapped(t *testing.T) {
 func TestFramesWithoutALoginAreCapped(t *testing.T) {
 	t.Parallel()
 	databases(t, func(t *testing.T, opt sqlstore.Options, open func() *sqlx.DB) {
-		log := newLog()
+		log := logtest.NewLog()
 		for n := range 100 {
 			r := fix(1, n)
 			r.Device = 0
-			log.add(r)
+			log.Add(r)
 			r.ReceivedAt += 3600e6
-			log.add(r)
+			log.Add(r)
 		}
-		log.add(storage.Record{Conn: 9, ReceivedAt: base.UnixMicro(), Device: imei(1), Input: frame(1, 1, 0x77, []byte{1}).Input})
+		log.Add(storage.Record{Conn: 9, ReceivedAt: base.UnixMicro(), Device: imei(1), Input: frame(1, 1, 0x77, []byte{1}).Input})
 		drainAs(t, openStore(t, opt), log, sqlstore.WriterOptions{Epoch: 1, Caps: sqlstore.Caps{Nameless: 30}})
 		n := count(t, open(), "SELECT COUNT(*) FROM quarantined_frames WHERE imei IS NULL")
 		if n > 62 || n < 30 || count(t, open(), "SELECT COUNT(*) FROM quarantined_frames") != n+1 {

@@ -8,6 +8,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"gt06/storage"
+	"gt06/storage/logtest"
 	"gt06/storage/sqlstore"
 )
 
@@ -20,14 +21,14 @@ func TestPositionsComeInPagesAndNoneTwice(t *testing.T) {
 	t.Parallel()
 	databases(t, func(t *testing.T, opt sqlstore.Options, _ func() *sqlx.DB) {
 		const many = 2501 // two pages and a bit
-		s, log := openStore(t, opt), newLog()
+		s, log := openStore(t, opt), logtest.NewLog()
 		for n := range many {
-			log.add(fix(1, n))
+			log.Add(fix(1, n))
 		}
-		log.add(fix(2, 5))
+		log.Add(fix(2, 5))
 		// A second full of fixes, at the place where the first page ends.
 		for n := range 1500 {
-			log.add(frame(1, 998, 0x22, append(gps(998, uint32(50_000_000+n)), 0x01, 0xcc, 0x00, 0x28, 0x7d, 0x00, 0x1f, 0x71, 1, 0, 0)))
+			log.Add(frame(1, 998, 0x22, append(gps(998, uint32(50_000_000+n)), 0x01, 0xcc, 0x00, 0x28, 0x7d, 0x00, 0x1f, 0x71, 1, 0, 0)))
 		}
 		drain(t, s, log, 1)
 		var times []time.Time
@@ -67,9 +68,9 @@ func TestPositionsComeInPagesAndNoneTwice(t *testing.T) {
 func TestAlarmsAreTheLastOnes(t *testing.T) {
 	t.Parallel()
 	databases(t, func(t *testing.T, opt sqlstore.Options, _ func() *sqlx.DB) {
-		s, log := openStore(t, opt), newLog()
+		s, log := openStore(t, opt), logtest.NewLog()
 		for n := range 20 {
-			log.add(alarm(1, n), fix(1, n), alarm(2, n))
+			log.Add(alarm(1, n), fix(1, n), alarm(2, n))
 		}
 		drain(t, s, log, 1)
 		for _, c := range []struct {

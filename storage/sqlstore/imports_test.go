@@ -8,6 +8,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"gt06/storage/event"
+	"gt06/storage/logtest"
 	"gt06/storage/sqlstore"
 )
 
@@ -17,8 +18,8 @@ func TestImporter(t *testing.T) {
 	t.Parallel()
 	databases(t, func(t *testing.T, opt sqlstore.Options, open func() *sqlx.DB) {
 		s := openStore(t, opt)
-		log := newLog()
-		log.add(fix(1, 1))
+		log := logtest.NewLog()
+		log.Add(fix(1, 1))
 		drain(t, s, log, 1)
 		db := open()
 		var live struct {

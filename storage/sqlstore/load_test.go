@@ -8,6 +8,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"gt06/storage"
+	"gt06/storage/logtest"
 	"gt06/storage/sqlstore"
 )
 
@@ -35,9 +36,9 @@ func TestLoadedRowsEqualInsertedOnes(t *testing.T) {
 			return list
 		}
 		s := openStore(t, opt)
-		log := newLog()
+		log := logtest.NewLog()
 		for len(all) > 0 { // small
-			log.add(all[:300]...)
+			log.Add(all[:300]...)
 			all = all[300:]
 			drain(t, s, log, 1)
 		}
@@ -100,11 +101,11 @@ func TestLoadedRowsAreNeverLeftOut(t *testing.T) {
 		} else {
 			db.MustExec("CREATE TRIGGER c BEFORE INSERT ON positions WHEN NEW.serial = 77 BEGIN SELECT RAISE(ABORT, 'no 77'); END")
 		}
-		log := newLog()
+		log := logtest.NewLog()
 		for n := range 1000 {
-			log.add(fix(1, n))
+			log.Add(fix(1, n))
 			if n%10 == 0 {
-				log.add(fix(1, n)) // sent again
+				log.Add(fix(1, n)) // sent again
 			}
 		}
 		drain(t, s, log, 1)

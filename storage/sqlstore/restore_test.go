@@ -9,6 +9,7 @@ import (
 
 	"gt06/protocol"
 	"gt06/storage"
+	"gt06/storage/logtest"
 	"gt06/storage/sqlstore"
 )
 
@@ -43,7 +44,7 @@ func whole(t *testing.T, db *sqlx.DB, n int) {
 func TestOlderDatabaseIsFilled(t *testing.T) {
 	t.Parallel()
 	databases(t, func(t *testing.T, opt sqlstore.Options, open func() *sqlx.DB) {
-		s, log := openStore(t, opt), newLog()
+		s, log := openStore(t, opt), logtest.NewLog()
 		w := s.Writer(sqlstore.WriterOptions{Log: log, Node: "node", Epoch: 1, Decoder: &protocol.Decoder{}})
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan error, 1)
@@ -52,7 +53,7 @@ func TestOlderDatabaseIsFilled(t *testing.T) {
 			t.Helper()
 			eventually(t, func() bool { return w.Status().Position == log.Durable() }, func() string { return fmt.Sprintf("%+v", w.Status()) })
 		}
-		log.add(mixed(0, 700)...)
+		log.Add(mixed(0, 700)...)
 		stored()
 		db := open()
 		tables := []string{"devices", "positions", "latest_positions", "alarms", "heartbeats", "device_events", "device_commands", "quarantined_frames", "ingest_cursors"}
@@ -65,11 +66,11 @@ func TestOlderDatabaseIsFilled(t *testing.T) {
 			}
 		}
 		do("CREATE TABLE old_%[1]s AS SELECT * FROM %[1]s")
-		log.add(mixed(700, 2500)...)
+		log.Add(mixed(700, 2500)...)
 		stored()
 		do("DELETE FROM %[1]s")
 		do("INSERT INTO %[1]s SELECT * FROM old_%[1]s")
-		log.add(mixed(2500, 2600)...)
+		log.Add(mixed(2500, 2600)...)
 		stored()
 		cancel()
 		if err := <-done; err != nil {

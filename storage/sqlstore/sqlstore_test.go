@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -16,72 +14,10 @@ import (
 	"gt06/protocol"
 	"gt06/storage"
 	"gt06/storage/event"
+	"gt06/storage/logtest"
 	"gt06/storage/sqlstore"
 	"gt06/storage/sqlstore/mariadbtest"
 )
-
-// memoryLog is a log in memory; positions count records.
-type memoryLog struct {
-	mu       sync.Mutex
-	records  []storage.Record
-	notify   chan struct{}
-	released storage.Position
-}
-
-func newLog() *memoryLog { return &memoryLog{notify: make(chan struct{})} }
-
-func (l *memoryLog) add(recs ...storage.Record) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.records = append(l.records, recs...)
-	close(l.notify)
-	l.notify = make(chan struct{})
-}
-
-func (l *memoryLog) Durable() storage.Position {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return storage.Position(len(l.records))
-}
-
-func (l *memoryLog) Notify() <-chan struct{} {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.notify
-}
-
-func (l *memoryLog) Release(p storage.Position) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.released = max(l.released, p)
-}
-
-// Released is up to where the log may have dropped its records.
-func (l *memoryLog) Released() storage.Position {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.released
-}
-
-func (l *memoryLog) Read(from storage.Position) sqlstore.Reader { return &memoryReader{l, from} }
-
-type memoryReader struct {
-	l   *memoryLog
-	pos storage.Position
-}
-
-func (r *memoryReader) Next(limit storage.Position, rec *storage.Record) (storage.Position, error) {
-	r.l.mu.Lock()
-	defer r.l.mu.Unlock()
-	if r.pos >= limit {
-		return r.pos, io.EOF
-	}
-	*rec = r.l.records[r.pos]
-	r.pos++
-	return r.pos, nil
-}
-
-func (r *memoryReader) Close() error { return nil }
 
 var base = time.Date(2026, 11, 24, 10, 0, 0, 0, time.UTC)
 
@@ -156,7 +92,7 @@ func openStore(t *testing.T, opt sqlstore.Options) *sqlstore.Store {
 }
 
 // drain runs a writer until everything in the log is stored.
-func drain(t *testing.T, s *sqlstore.Store, log *memoryLog, epoch int64) *sqlstore.Writer {
+func drain(t *testing.T, s *sqlstore.Store, log *logtest.Log, epoch int64) *sqlstore.Writer {
 	t.Helper()
 	w := s.Writer(sqlstore.WriterOptions{Log: log, Node: "node", Epoch: epoch, Decoder: &protocol.Decoder{}})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -195,17 +131,17 @@ func count(t *testing.T, db *sqlx.DB, query string) (n int) {
 func TestFramesGoToTheirTables(t *testing.T) {
 	t.Parallel()
 	databases(t, func(t *testing.T, opt sqlstore.Options, open func() *sqlx.DB) {
-		log := newLog()
+		log := logtest.NewLog()
 		const devices, each = 5, 500
 		for n := range each {
 			for d := range devices {
-				log.add(fix(d, n), beat(d, n))
+				log.Add(fix(d, n), beat(d, n))
 			}
 		}
-		log.add(frame(0, 0, 0x01, []byte{0x03, 0x59, 0x99, 0x90, 0, 0, 0, 0x00})) // a login
-		log.add(frame(0, 1, 0x77, []byte{1, 2, 3}))                               // unknown
-		log.add(storage.Record{Conn: 9, ReceivedAt: base.UnixMicro(), Input: []byte("xx"), Flags: storage.Junk})
-		log.add(storage.Record{Conn: 9, ReceivedAt: base.UnixMicro(), Input: fix(0, 0).Input}) // no login
+		log.Add(frame(0, 0, 0x01, []byte{0x03, 0x59, 0x99, 0x90, 0, 0, 0, 0x00})) // a login
+		log.Add(frame(0, 1, 0x77, []byte{1, 2, 3}))                               // unknown
+		log.Add(storage.Record{Conn: 9, ReceivedAt: base.UnixMicro(), Input: []byte("xx"), Flags: storage.Junk})
+		log.Add(storage.Record{Conn: 9, ReceivedAt: base.UnixMicro(), Input: fix(0, 0).Input}) // no login
 		s := openStore(t, opt)
 		drain(t, s, log, 1)
 		db := open()
@@ -234,12 +170,12 @@ func TestFramesGoToTheirTables(t *testing.T) {
 func TestReSentFixesMerge(t *testing.T) {
 	t.Parallel()
 	databases(t, func(t *testing.T, opt sqlstore.Options, open func() *sqlx.DB) {
-		log := newLog()
+		log := logtest.NewLog()
 		for n := range 50 {
 			again := fix(1, n)
 			again.ReceivedAt += 5_000_000
 			again.Input = protocol.AppendFrame(nil, 0x22, again.Input[4:len(again.Input)-6], 999) // another serial
-			log.add(fix(1, n), again, fix(1, n))
+			log.Add(fix(1, n), again, fix(1, n))
 		}
 		drain(t, openStore(t, opt), log, 1)
 		db := open()
@@ -257,9 +193,9 @@ func TestReSentFixesMerge(t *testing.T) {
 func TestRewoundCursorFillsTheGap(t *testing.T) {
 	t.Parallel()
 	databases(t, func(t *testing.T, opt sqlstore.Options, open func() *sqlx.DB) {
-		log := newLog()
+		log := logtest.NewLog()
 		for n := range 100 {
-			log.add(fix(1, n), beat(1, n))
+			log.Add(fix(1, n), beat(1, n))
 		}
 		s := openStore(t, opt)
 		drain(t, s, log, 1)
@@ -278,11 +214,11 @@ func TestRewoundCursorFillsTheGap(t *testing.T) {
 func TestOlderEpochIsFenced(t *testing.T) {
 	t.Parallel()
 	databases(t, func(t *testing.T, opt sqlstore.Options, _ func() *sqlx.DB) {
-		log := newLog()
-		log.add(fix(1, 1))
+		log := logtest.NewLog()
+		log.Add(fix(1, 1))
 		s := openStore(t, opt)
 		drain(t, s, log, 5)
-		log.add(fix(1, 2))
+		log.Add(fix(1, 2))
 		w := s.Writer(sqlstore.WriterOptions{Log: log, Node: "node", Epoch: 4, Decoder: &protocol.Decoder{}})
 		if err := w.Run(context.Background()); !errors.Is(err, sqlstore.ErrFenced) {
 			t.Errorf("got %v", err)
@@ -301,9 +237,9 @@ func TestRefusedRowIsFoundAndQuarantined(t *testing.T) {
 		} else {
 			db.MustExec("CREATE TRIGGER c BEFORE INSERT ON positions WHEN NEW.serial = 77 BEGIN SELECT RAISE(ABORT, 'no 77'); END")
 		}
-		log := newLog()
+		log := logtest.NewLog()
 		for n := range 200 {
-			log.add(fix(1, n))
+			log.Add(fix(1, n))
 		}
 		drain(t, s, log, 1)
 		if n := count(t, db, "SELECT COUNT(*) FROM positions"); n != 199 {
@@ -323,8 +259,8 @@ func TestSchemaErrorStopsStoring(t *testing.T) {
 		s := openStore(t, opt)
 		db := open()
 		db.MustExec("ALTER TABLE heartbeats RENAME TO elsewhere")
-		log := newLog()
-		log.add(beat(1, 1))
+		log := logtest.NewLog()
+		log.Add(beat(1, 1))
 		w := s.Writer(sqlstore.WriterOptions{Log: log, Node: "node", Epoch: 1, Decoder: &protocol.Decoder{}})
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan error, 1)
@@ -436,7 +372,7 @@ func at(device, n int, ahead time.Duration, latitude uint32) storage.Record {
 func TestTheLatestPositionIsAPlausibleOne(t *testing.T) {
 	t.Parallel()
 	databases(t, func(t *testing.T, opt sqlstore.Options, open func() *sqlx.DB) {
-		log := newLog()
+		log := logtest.NewLog()
 		const here, china = 40_000_000, 72_000_000
 		latest := func() (latitude float64) {
 			if err := open().Get(&latitude, "SELECT latitude FROM latest_positions"); err != nil {
@@ -451,22 +387,22 @@ func TestTheLatestPositionIsAPlausibleOne(t *testing.T) {
 			}
 		}
 		s := openStore(t, opt)
-		log.add(at(1, 0, 0, here), at(1, 30, 0, china))
+		log.Add(at(1, 0, 0, here), at(1, 30, 0, china))
 		drain(t, s, log, 1)
 		same("a jump in one batch", here)
-		log.add(at(1, 60, 0, china))
+		log.Add(at(1, 60, 0, china))
 		w := drain(t, s, log, 2) // another writer knows the place from the table
 		same("a jump after a start", here)
 		if p := w.Problems()[imei(1)]; len(p) != 1 || p[0].Kind != event.ProblemJump || p[0].Count != 1 {
 			t.Errorf("problems %+v", p)
 		}
-		log.add(at(1, 90, 0, china+9), at(1, 120, 0, china+10), at(1, 150, 0, china+11))
+		log.Add(at(1, 90, 0, china+9), at(1, 120, 0, china+10), at(1, 150, 0, china+11))
 		drain(t, s, log, 3)
 		same("fixes that agree with each other", china+11)
-		log.add(at(1, 200, 330*time.Minute, china+20))
+		log.Add(at(1, 200, 330*time.Minute, china+20))
 		drain(t, s, log, 4)
 		same("a clock that is ahead", china+20)
-		log.add(at(1, 260, 0, china+30))
+		log.Add(at(1, 260, 0, china+30))
 		drain(t, s, log, 5)
 		same("the clock is right again", china+30)
 		if n := count(t, open(), "SELECT COUNT(*) FROM positions"); n != 8 {

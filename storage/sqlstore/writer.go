@@ -40,11 +40,8 @@ type Log interface {
 	Release(storage.Position)
 }
 
-// Reader yields records; spool.Reader is one.
-type Reader = interface {
-	Next(limit storage.Position, rec *storage.Record) (storage.Position, error)
-	Close() error
-}
+// Reader yields the log's records.
+type Reader = storage.Reader
 
 // WriterOptions of a Writer.
 type WriterOptions struct {

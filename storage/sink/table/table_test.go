@@ -17,8 +17,8 @@ import (
 
 	"gt06/protocol/device"
 	"gt06/storage"
+	"gt06/storage/logtest"
 	"gt06/storage/sink"
-	"gt06/storage/sink/sinktest"
 	"gt06/storage/sink/table"
 	"gt06/storage/sqlstore/mariadbtest"
 )
@@ -389,7 +389,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 func TestTableInTheWay(t *testing.T) {
 	t.Parallel()
 	g := newTarget(t, read(t, "schema.sql"))
-	log := sinktest.NewLog()
+	log := logtest.NewLog()
 	target := g.table(node(t))
 	s, err := sink.New(sink.Options{Name: "crm", Kind: "table", Node: "node", Log: log, Cursor: target, Receiver: target, Logger: zap.NewNop(), Registerer: prometheus.NewRegistry()})
 	if err != nil {
