@@ -6,6 +6,7 @@ import (
 	"math"
 	"strconv"
 	"time"
+	"unicode/utf8"
 )
 
 // AppendJSON appends the object of `gt06ctl decode --json` (DESIGN.md section
@@ -111,11 +112,26 @@ func (w *jsonWriter) key(name string) {
 }
 
 func (w *jsonWriter) quote(s string) {
+	if safe(s) { // all names and almost all values
+		w.dst = append(append(append(w.dst, '"'), s...), '"')
+		return
+	}
 	b, err := json.Marshal(s)
 	if err != nil {
 		b = []byte(`""`)
 	}
 	w.dst = append(w.dst, b...)
+}
+
+// safe says whether a string is its own JSON.
+func safe(s string) bool {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c < ' ', c >= utf8.RuneSelf, c == '"', c == '\\', c == '<', c == '>', c == '&':
+			return false
+		}
+	}
+	return true
 }
 
 func (w *jsonWriter) text(name, v string)      { w.key(name); w.quote(v) }

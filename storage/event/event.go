@@ -135,6 +135,9 @@ type Rows struct {
 	Replies     []Reply
 	Seen        map[protocol.IMEI]int64 // devices and when they spoke last, Unix microseconds
 	Frames      int                     // records that were frames: each is a row of one of the tables or merged into one
+
+	text  []byte               // what Attributes of the rows lie in
+	extra []protocol.Attribute // of one of them
 }
 
 // Reset empties the rows.
@@ -142,6 +145,7 @@ func (r *Rows) Reset() {
 	r.Positions, r.Alarms, r.Heartbeats = r.Positions[:0], r.Alarms[:0], r.Heartbeats[:0]
 	r.Events, r.Quarantined, r.Frames = r.Events[:0], r.Quarantined[:0], 0
 	r.Commands, r.Replies = r.Commands[:0], r.Replies[:0]
+	r.text = r.text[:0]
 	if r.Seen == nil {
 		r.Seen = map[protocol.IMEI]int64{}
 	}
@@ -200,7 +204,7 @@ func Build(rows *Rows, rec *storage.Record, pos storage.Position, m *protocol.Me
 			Device: rec.Device, ReceivedAt: rec.ReceivedAt, Spool: pos,
 			Ignition: boolean(m, "ignition"), Charging: boolean(m, "charge"), Blocked: boolean(m, "blocked"),
 			Battery: integer(m, "batteryLevel"), RSSI: integer(m, "rssi"),
-			Attributes: attributes(m, false),
+			Attributes: rows.attributes(m, false),
 		})
 	default:
 		if a := find(m, "result"); m.Kind == protocol.KindCommandReply && a != nil {
@@ -211,7 +215,7 @@ func Build(rows *Rows, rec *storage.Record, pos storage.Position, m *protocol.Me
 			return
 		}
 		rows.Events = append(rows.Events, DeviceEvent{
-			Device: rec.Device, ReceivedAt: rec.ReceivedAt, Spool: pos, Kind: m.Kind.String(), Attributes: attributes(m, false),
+			Device: rec.Device, ReceivedAt: rec.ReceivedAt, Spool: pos, Kind: m.Kind.String(), Attributes: rows.attributes(m, false),
 		})
 	}
 }
@@ -256,7 +260,7 @@ func (r *Rows) position(rec *storage.Record, m *protocol.Message) {
 	}
 	p.FixTime, p.Source, p.timeFlag = fixTime(m, received, p.Archived)
 	p.Hash = hash(m)
-	p.Attributes = attributes(m, true, p.timeFlag)
+	p.Attributes = r.attributes(m, true, p.timeFlag)
 	r.Positions = append(r.Positions, p)
 	if m.Kind == protocol.KindAlarm {
 		r.alarms(&p, m)
@@ -343,10 +347,8 @@ func boolean(m *protocol.Message, key string) *bool {
 // attributes returns the JSON of what has no column. A row without a fix keeps
 // cells and access points here; a checksum that is wrong and a time that is not
 // believed are said.
-func attributes(m *protocol.Message, place bool, flags ...string) []byte {
-	list := m.Attributes
-	extra := make([]protocol.Attribute, 0, len(list)+2)
-	extra = append(extra, list...)
+func (r *Rows) attributes(m *protocol.Message, place bool, flags ...string) []byte {
+	extra := append(r.extra[:0], m.Attributes...)
 	if m.Has&protocol.HasCRC != 0 && !m.CRCOK {
 		extra = append(extra, protocol.Attribute{Key: "crcWrong", Type: protocol.Bool, Int: 1})
 	}
@@ -358,10 +360,11 @@ func attributes(m *protocol.Message, place bool, flags ...string) []byte {
 	if m.Error != "" {
 		extra = append(extra, protocol.Attribute{Key: "error", Type: protocol.String, Text: m.Error})
 	}
-	b := protocol.AppendAttributes(nil, extra)
+	r.extra = extra
+	at := len(r.text)
+	r.text = protocol.AppendAttributes(r.text, extra)
 	if place && m.Has&protocol.HasFix == 0 && len(m.Cells)+len(m.WiFi) > 0 {
-		b = protocol.AppendNetwork(b[:len(b)-1], m)
-		b = append(b, '}')
+		r.text = append(protocol.AppendNetwork(r.text[:len(r.text)-1], m), '}')
 	}
-	return b
+	return r.text[at:len(r.text):len(r.text)]
 }

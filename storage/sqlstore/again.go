@@ -58,23 +58,24 @@ func (w *Writer) again(ctx context.Context, items []Item) (done Redone, err erro
 func (w *Writer) redo(ctx context.Context, items []Item) (done Redone, err error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	w.rows.Reset()
+	var b batch
+	b.rows.Reset()
 	clear(w.touched)
 	var good []any
 	for i := range items {
-		before := len(w.rows.Quarantined)
-		w.build(&item{rec: items[i].Record, end: items[i].End})
-		if len(w.rows.Quarantined) == before {
+		before := len(b.rows.Quarantined)
+		w.add(&b, &items[i].Record, items[i].End)
+		if len(b.rows.Quarantined) == before {
 			good = append(good, int64(items[i].End))
 		}
 	}
-	done = Redone{Frames: w.rows.Frames, Remained: len(w.rows.Quarantined)}
+	done = Redone{Frames: b.rows.Frames, Remained: len(b.rows.Quarantined)}
 	tx, err := w.s.db.BeginTxx(ctx, nil)
 	if err != nil {
 		return Redone{}, err
 	}
 	defer tx.Rollback() //nolint:errcheck // after a commit it says so
-	if _, _, err := w.apply(ctx, tx, &w.rows); err != nil {
+	if _, _, err := w.apply(ctx, tx, &b.rows); err != nil {
 		return Redone{}, err
 	}
 	if len(good) > 0 {

@@ -46,6 +46,10 @@ func more(log *logtest.Log, r *rand.Rand) {
 	log.Add(mixed(have, have+n)...)
 }
 
+// someBatch is a size of batches: that all fits into one, or that the next is
+// read while one is stored, as text or not.
+func someBatch(r *rand.Rand) int { return []int{0, 30, 600}[r.IntN(3)] }
+
 // ending is how a life of SQLite ends.
 type ending int
 
@@ -124,7 +128,7 @@ func TestReleasedIsDurable(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w := s.Writer(sqlstore.WriterOptions{Log: b.log, Node: "node", Epoch: b.epoch, Decoder: &protocol.Decoder{}})
+		w := s.Writer(sqlstore.WriterOptions{Log: b.log, Node: "node", Epoch: b.epoch, Decoder: &protocol.Decoder{}, Batch: someBatch(b.r)})
 		if err := w.Drain(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -228,7 +232,7 @@ func (b *box) process(kind ending, additions int) {
 	}
 	defer s.Close() //nolint:errcheck // it may be dead
 	b.kept(s)
-	w := s.Writer(sqlstore.WriterOptions{Log: b.log, Node: "node", Epoch: b.epoch, Decoder: &protocol.Decoder{}})
+	w := s.Writer(sqlstore.WriterOptions{Log: b.log, Node: "node", Epoch: b.epoch, Decoder: &protocol.Decoder{}, Batch: someBatch(b.r)})
 	for n := range 1 + additions {
 		if n > 0 {
 			more(b.log, b.r)
@@ -328,7 +332,7 @@ func TestMariaDBIsCut(t *testing.T) {
 	var w *sqlstore.Writer
 	for n := 0; p.Sum() < want; n++ {
 		if w == nil || r.IntN(10) == 0 { // another process
-			w = s.Writer(sqlstore.WriterOptions{Log: log, Node: "node", Epoch: int64(n), Decoder: &protocol.Decoder{}})
+			w = s.Writer(sqlstore.WriterOptions{Log: log, Node: "node", Epoch: int64(n), Decoder: &protocol.Decoder{}, Batch: someBatch(r)})
 		}
 		more(log, r)
 		if server != nil && r.IntN(want/100) == 0 {

@@ -47,7 +47,7 @@ type dialect interface {
 	// the row's is one from the future.
 	newest(dst []byte, key string, columns []string) []byte
 	// touch ends the INSERT that registers devices and writes when they were seen.
-	touch() string
+	touch(dst []byte) []byte
 	forUpdate() string
 	limits(ctx context.Context, db *sqlx.DB, now time.Time, keep time.Duration) error
 	size(ctx context.Context, db *sqlx.DB) (Size, error)
@@ -155,8 +155,8 @@ func (mariaDialect) replace(dst []byte, _ string, columns []string) []byte {
 	return dst
 }
 
-func (mariaDialect) touch() string {
-	return " ON DUPLICATE KEY UPDATE last_seen_at = GREATEST(COALESCE(last_seen_at, VALUES(last_seen_at)), VALUES(last_seen_at)), first_seen_at = COALESCE(first_seen_at, VALUES(first_seen_at)), updated_at = VALUES(updated_at)"
+func (mariaDialect) touch(dst []byte) []byte {
+	return append(dst, " ON DUPLICATE KEY UPDATE last_seen_at = GREATEST(COALESCE(last_seen_at, VALUES(last_seen_at)), VALUES(last_seen_at)), first_seen_at = COALESCE(first_seen_at, VALUES(first_seen_at)), updated_at = VALUES(updated_at)"...)
 }
 
 func (mariaDialect) forUpdate() string { return " FOR UPDATE" }
@@ -230,8 +230,8 @@ func (sqliteDialect) replace(dst []byte, key string, columns []string) []byte {
 	return dst
 }
 
-func (sqliteDialect) touch() string {
-	return " ON CONFLICT (imei) DO UPDATE SET last_seen_at = MAX(COALESCE(last_seen_at, excluded.last_seen_at), excluded.last_seen_at), first_seen_at = COALESCE(first_seen_at, excluded.first_seen_at), updated_at = excluded.updated_at"
+func (sqliteDialect) touch(dst []byte) []byte {
+	return append(dst, " ON CONFLICT DO UPDATE SET last_seen_at = MAX(COALESCE(last_seen_at, excluded.last_seen_at), excluded.last_seen_at), first_seen_at = COALESCE(first_seen_at, excluded.first_seen_at), updated_at = excluded.updated_at"...)
 }
 
 func (sqliteDialect) forUpdate() string { return "" }

@@ -30,6 +30,7 @@ type Progress struct {
 // belongs to one goroutine.
 type Importer struct {
 	w        *Writer
+	rows     event.Rows
 	name     string
 	source   string
 	oldest   int64 // fixes before it would be dropped soon
@@ -49,7 +50,6 @@ const (
 func (s *Store) Importer(ctx context.Context, name, source string) (*Importer, error) {
 	w := &Writer{
 		s: s, caps: newCaps(Caps{Quarantined: math.MaxInt32, Nameless: math.MaxInt32}), known: map[protocol.IMEI]device{}, touched: map[protocol.IMEI]int64{},
-		load: &loader{strict: -1},
 	}
 	i := &Importer{w: w, name: name, source: source, oldest: s.opt.Now().Add(-s.opt.Retention).Unix()}
 	return i, i.resume(ctx)
@@ -144,19 +144,19 @@ func (i *Importer) commit(ctx context.Context, rows []event.Foreign) error {
 	if err != nil {
 		return err
 	}
-	i.w.rows.Reset()
+	i.rows.Reset()
 	clear(i.w.touched)
 	for _, f := range good {
 		if have.has(f) {
 			next.There++
-			i.w.rows.Seen[f.Device] = max(i.w.rows.Seen[f.Device], f.ReceivedAt)
+			i.rows.Seen[f.Device] = max(i.rows.Seen[f.Device], f.ReceivedAt)
 			continue
 		}
 		have.add(f.Device, f.FixTime, f.Latitude, f.Longitude)
-		i.w.rows.History(f)
+		i.rows.History(f)
 	}
-	written := len(i.w.rows.Positions)
-	ids, merged, err := i.w.apply(ctx, tx, &i.w.rows)
+	written := len(i.rows.Positions)
+	ids, merged, err := i.w.apply(ctx, tx, &i.rows)
 	if err != nil {
 		return err
 	}

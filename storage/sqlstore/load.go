@@ -1,11 +1,12 @@
 package sqlstore
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
+	"sync/atomic"
 
 	"github.com/go-sql-driver/mysql"
 	"github.com/jmoiron/sqlx"
@@ -29,33 +30,56 @@ const (
 // errWarned means that LOAD DATA was not clean.
 var errWarned = errors.New("gt06/sqlstore: rows were changed or left out")
 
-// loader decides which way rows go.
+// loader decides which way rows go, and is what the driver reads them from: the
+// database loads the first ones while the last ones are written.
 type loader struct {
-	name   string // of the reader registered with the driver
-	strict int    // batches left to go the strict way; negative: for good
-	rows   bytes.Reader
+	strict int // batches left to go the strict way; negative: for good
+
+	st   *statement
+	row  int    // the next
+	text values // of those before it
+	read int    // how much of text was read
 }
 
-func newLoader(node string) *loader {
-	l := &loader{name: "gt06-" + node}
-	mysql.RegisterReaderHandler(l.name, func() io.Reader { return &l.rows })
-	return l
+// loads numbers the readers registered with the driver, which has one list of
+// them for the whole process.
+var loads atomic.Uint64 //nolint:gochecknoglobals // the driver's list is, too
+
+// Read returns the next bytes of the rows.
+func (l *loader) Read(p []byte) (n int, err error) {
+	for n < len(p) {
+		if l.read == len(l.text.dst) {
+			if l.row == l.st.rows {
+				break
+			}
+			l.text.dst, l.read = l.text.dst[:0], 0
+			l.st.fill(&l.text, l.row)
+			l.row++
+		}
+		c := copy(p[n:], l.text.dst[l.read:])
+		n, l.read = n+c, l.read+c
+	}
+	if n == 0 && len(p) > 0 {
+		err = io.EOF
+	}
+	return n, err
 }
 
-// wants says whether a statement is loaded. A table whose rows are to be
-// replaced is not.
+// loads says whether a statement is loaded. Rows that may replace others, or
+// are only asked about, are not: their writers have no loader.
 func (w *Writer) loads(st *statement) bool {
 	_, maria := w.s.d.(mariaDialect)
-	return maria && st.loadable && !w.replace && st.rows >= loadRows && w.load.strict == 0
+	return maria && st.loadable && w.load != nil && st.rows >= loadRows && w.load.strict == 0
 }
 
 // loadData writes the rows of a statement; all of them are new.
 func (w *Writer) loadData(ctx context.Context, tx *sqlx.Tx, st *statement) (int64, error) {
-	v := values{d: w.s.d, plain: true, dst: w.sql[:0]}
-	st.fill(&v)
-	w.sql = v.dst
-	w.load.rows.Reset(v.dst)
-	res, err := tx.ExecContext(ctx, "LOAD DATA LOCAL INFILE 'Reader::"+w.load.name+"' INTO TABLE "+st.table+" CHARACTER SET utf8mb4 ("+st.columns+")")
+	l, name := w.load, strconv.FormatUint(loads.Add(1), 10)
+	mysql.RegisterReaderHandler(name, func() io.Reader { return l })
+	defer mysql.DeregisterReaderHandler(name)
+	l.st, l.row, l.read = st, 0, 0
+	l.text = values{d: w.s.d, plain: true, dst: l.text.dst[:0]}
+	res, err := tx.ExecContext(ctx, "LOAD DATA LOCAL INFILE 'Reader::"+name+"' INTO TABLE "+st.table+" CHARACTER SET utf8mb4 ("+st.columns+")")
 	if err != nil {
 		if my, ok := errors.AsType[*mysql.MySQLError](err); ok && (my.Number == 1148 || my.Number == 3948 || my.Number == 4166) {
 			w.s.log.Info("the database does not take rows as text (local_infile is off): they are inserted, at twice its processor time", zap.Error(err))

@@ -93,6 +93,12 @@ func sameSet(a, b []string) bool {
 // the batch must go the strict way then.
 func TestLoadedRowsAreNeverLeftOut(t *testing.T) {
 	t.Parallel()
+	for _, batch := range []int{0, 64, 600} {
+		t.Run(fmt.Sprint("batch=", batch), func(t *testing.T) { neverLeftOut(t, batch) })
+	}
+}
+
+func neverLeftOut(t *testing.T, batch int) {
 	databases(t, func(t *testing.T, opt sqlstore.Options, open func() *sqlx.DB) {
 		s := openStore(t, opt)
 		db := open()
@@ -108,7 +114,7 @@ func TestLoadedRowsAreNeverLeftOut(t *testing.T) {
 				log.Add(fix(1, n)) // sent again
 			}
 		}
-		drain(t, s, log, 1)
+		drainAs(t, s, log, sqlstore.WriterOptions{Epoch: 1, Batch: batch})
 		got := [3]int{count(t, db, "SELECT COUNT(*) FROM positions"), count(t, db, "SELECT COUNT(*) FROM quarantined_frames"), count(t, db, "SELECT merged FROM ingest_cursors")}
 		if want := [3]int{999, 1, 100}; got != want {
 			t.Errorf("rows, in quarantine, merged: %v, want %v", got, want)

@@ -77,19 +77,20 @@ func (s *Store) Missing(ctx context.Context, decoder *protocol.Decoder, items []
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	w := &Writer{s: s, decoder: decoder, known: map[protocol.IMEI]device{}, touched: map[protocol.IMEI]int64{}}
-	w.rows.Reset()
+	var b batch
+	b.rows.Reset()
 	for i := range items {
-		w.build(&item{rec: items[i].Record, end: items[i].End})
+		w.add(&b, &items[i].Record, items[i].End)
 	}
 	tx, err := s.db.BeginTxx(ctx, nil)
 	if err != nil {
 		return 0, 0, s.classify(err)
 	}
 	defer tx.Rollback() //nolint:errcheck // that is the point
-	_, merged, err := w.apply(ctx, tx, &w.rows)
+	_, merged, err := w.apply(ctx, tx, &b.rows)
 	if err != nil {
 		return 0, 0, s.classify(err)
 	}
-	rows = int64(w.rows.Len())
+	rows = int64(b.rows.Len())
 	return rows, rows - merged, nil
 }

@@ -94,16 +94,7 @@ func openStore(t *testing.T, opt sqlstore.Options) *sqlstore.Store {
 // drain runs a writer until everything in the log is stored.
 func drain(t *testing.T, s *sqlstore.Store, log *logtest.Log, epoch int64) *sqlstore.Writer {
 	t.Helper()
-	w := s.Writer(sqlstore.WriterOptions{Log: log, Node: "node", Epoch: epoch, Decoder: &protocol.Decoder{}})
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- w.Run(ctx) }()
-	eventually(t, func() bool { return w.Status().Position == log.Durable() }, func() string { return fmt.Sprintf("%+v", w.Status()) })
-	cancel()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
-	return w
+	return drainAs(t, s, log, sqlstore.WriterOptions{Epoch: epoch})
 }
 
 func eventually(t *testing.T, ok func() bool, say func() string) {

@@ -1,9 +1,9 @@
 package sqlstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"io"
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
@@ -17,10 +17,16 @@ import (
 )
 
 const (
-	// batchRows is how many records one transaction takes at most. A writer that
-	// keeps pace never has as many; one that is behind writes latest_positions
-	// once for several rows of a device.
-	batchRows = 8000
+	// batchRows is how many records one transaction takes at most, where the
+	// options do not say. A writer that keeps pace never has as many; one that is
+	// behind writes devices and latest_positions once for several rows of a
+	// device. Two batches are 21 MiB.
+	batchRows = 24_000
+	// gather is how long a writer that keeps pace lets records come together
+	// before the next transaction: each costs a sync of the database on the disk
+	// that the devices' answers wait for, and a row of latest_positions for each
+	// device in it. The first record after a pause does not wait.
+	gather = 200 * time.Millisecond
 	// seenEvery is how exact devices.last_seen_at is: a device that speaks all
 	// the time is written this often.
 	seenEvery = 30 * time.Second
@@ -56,6 +62,7 @@ type WriterOptions struct {
 	Stored  func(*event.Rows)
 	Confirm func() bool // whether a device that is registered now waits in quarantine; nil: none does
 	Caps    Caps
+	Batch   int // records of a transaction at most [24,000]
 }
 
 // Photos puts photos together; photo.Store is one.
@@ -99,10 +106,13 @@ type Writer struct {
 	photos   Photos
 	load     *loader
 	stored   func(*event.Rows)
+	batch    int              // records of a transaction at most
 	replace  bool             // rows that are there already are replaced: see Again
 	position storage.Position // committed, as far as known
 	moved    storage.Position // where the database says the cursor is
 	reader   Reader
+	coming   chan *batch // the next batch, while it is read ahead
+	spare    *batch      // its memory is used again
 	known    map[protocol.IMEI]device
 	touched  map[protocol.IMEI]int64 // last_seen_at in the open transaction
 	confirm  func() bool
@@ -110,9 +120,6 @@ type Writer struct {
 	forget   atomic.Bool // what is known of devices may have changed
 	judges   judges
 	judging  map[protocol.IMEI]*event.Judge // in the open transaction
-	items    []item
-	rows     event.Rows
-	msg      protocol.Message
 	sql      []byte
 	status   atomic.Pointer[Status]
 	metrics  writerMetrics
@@ -121,12 +128,6 @@ type Writer struct {
 type device struct {
 	id      int64
 	written int64 // last_seen_at in the database, Unix microseconds
-}
-
-// item is a record of the batch, copied from the reader's buffer.
-type item struct {
-	rec storage.Record
-	end storage.Position
 }
 
 type writerMetrics struct {
@@ -141,7 +142,8 @@ type writerMetrics struct {
 func (s *Store) Writer(o WriterOptions) *Writer {
 	w := &Writer{
 		s: s, log: o.Log, node: o.Node, epoch: o.Epoch, decoder: o.Decoder, failAt: o.Failpoint, photos: o.Photos, stored: o.Stored,
-		confirm: o.Confirm, caps: newCaps(o.Caps), known: map[protocol.IMEI]device{}, touched: map[protocol.IMEI]int64{}, load: newLoader(o.Node),
+		confirm: o.Confirm, caps: newCaps(o.Caps), known: map[protocol.IMEI]device{}, touched: map[protocol.IMEI]int64{}, load: &loader{},
+		batch: cmp.Or(o.Batch, batchRows),
 	}
 	w.status.Store(&Status{State: StateOK})
 	counter := func(name, help string) prometheus.Counter {
@@ -240,17 +242,22 @@ func (w *Writer) Drain(ctx context.Context) error {
 				return w.s.classify(err)
 			}
 		}
-		if err := w.collect(); err != nil {
-			return err
+		b := w.next()
+		if b.err != nil {
+			return b.err
 		}
-		if len(w.items) == 0 {
+		if len(b.items) == 0 {
 			return nil
 		}
-		if err := w.store(ctx, w.items); errors.Is(err, errMoved) {
+		if len(b.items) == w.batch {
+			w.ahead()
+		}
+		if err := w.store(ctx, b, b.items); errors.Is(err, errMoved) {
 			w.closeReader() // a commit went through whose reply was lost
 		} else if err != nil {
 			return w.s.classify(err)
 		}
+		w.done(b)
 	}
 	return ctx.Err()
 }
@@ -263,22 +270,33 @@ func (w *Writer) step(ctx context.Context) error {
 		}
 	}
 	notify := w.log.Notify()
-	if err := w.collect(); err != nil {
-		return err
+	b := w.next()
+	if b.err != nil {
+		return b.err
 	}
-	if len(w.items) == 0 {
+	if len(b.items) == 0 {
+		w.done(b)
 		select {
 		case <-ctx.Done():
 		case <-notify:
 		}
 		return nil
 	}
+	full := len(b.items) == w.batch
+	if full {
+		w.ahead()
+	}
 	begin := time.Now()
-	if err := w.store(ctx, w.items); err != nil {
+	if err := w.store(ctx, b, b.items); err != nil {
 		w.closeReader()
 		return err
 	}
-	w.metrics.seconds.Observe(time.Since(begin).Seconds())
+	w.done(b)
+	took := time.Since(begin)
+	w.metrics.seconds.Observe(took.Seconds())
+	if !full {
+		sleep(ctx, gather-took)
+	}
 	return nil
 }
 
@@ -311,47 +329,12 @@ func (w *Writer) resume(ctx context.Context) error {
 	return nil
 }
 
-func (w *Writer) closeReader() {
-	if w.reader != nil {
-		_ = w.reader.Close()
-		w.reader = nil
-	}
-}
-
-// collect reads up to a batch of records.
-func (w *Writer) collect() error {
-	w.items = w.items[:0]
-	limit := w.log.Durable()
-	var rec storage.Record
-	for len(w.items) < batchRows {
-		end, err := w.reader.Next(limit, &rec)
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		sent := rec
-		rec.Input = append([]byte(nil), rec.Input...)
-		rec.Answer = nil
-		if event.IsCommand(&sent) {
-			rec.Answer = append([]byte(nil), sent.Answer...)
-		}
-		w.items = append(w.items, item{rec: rec, end: end})
-	}
-	return nil
-}
-
-// store commits items, and finds the one the database refuses by halving: it
+// store commits the items of a batch whose rows are built, and finds the one the database refuses by halving: it
 // goes to quarantine, the others to their tables. Each half is a transaction
 // with a cursor of its own, so a kill between two loses and doubles nothing.
-func (w *Writer) store(ctx context.Context, items []item) error {
+func (w *Writer) store(ctx context.Context, b *batch, items []item) error {
 	const retries = 5
-	w.rows.Reset()
 	w.caps.left = 0
-	for i := range items {
-		w.build(&items[i])
-	}
 	if w.forget.Swap(false) {
 		clear(w.known)
 	}
@@ -360,12 +343,12 @@ func (w *Writer) store(ctx context.Context, items []item) error {
 	for try := range retries {
 		clear(w.touched)
 		var merged int64
-		merged, err = w.commit(ctx, &w.rows, end)
+		merged, err = w.commit(ctx, &b.rows, end)
 		if err == nil {
 			if w.load.strict > 0 {
 				w.load.strict--
 			}
-			w.committed(items, merged)
+			w.committed(b, items, merged)
 			return nil
 		}
 		if errors.Is(err, errWarned) {
@@ -384,69 +367,44 @@ func (w *Writer) store(ctx context.Context, items []item) error {
 	}
 	w.metrics.errors.WithLabelValues("data").Inc()
 	if len(items) > 1 {
+		w.settle() // photos are put together in their order
 		half := len(items) / 2
-		if err := w.store(ctx, items[:half]); err != nil {
-			return err
+		for _, part := range [][]item{items[:half], items[half:]} {
+			w.build(b, part)
+			if err := w.store(ctx, b, part); err != nil {
+				return err
+			}
 		}
-		return w.store(ctx, items[half:])
+		return nil
 	}
 	w.s.log.Warn("the database refuses a row: its frame goes to quarantine", zap.Error(err), zap.Stringer("imei", items[0].rec.Device))
-	w.rows.Reset()
-	w.rows.Frames++
-	w.rows.Quarantine(&items[0].rec, items[0].end, "refused: "+err.Error())
+	b.rows.Reset()
+	b.rows.Frames++
+	b.rows.Quarantine(&items[0].rec, items[0].end, "refused: "+err.Error())
 	clear(w.touched)
-	merged, err := w.commit(ctx, &w.rows, end)
+	merged, err := w.commit(ctx, &b.rows, end)
 	if err == nil {
-		w.committed(items, merged)
+		w.committed(b, items, merged)
 	}
 	return err
 }
 
-func (w *Writer) build(it *item) {
-	if event.IsCommand(&it.rec) {
-		event.BuildCommands(&w.rows, &it.rec, it.end)
-		return
-	}
-	if !event.IsFrame(&it.rec) {
-		return
-	}
-	w.decoder.Decode(&w.msg, it.rec.Input, protocol.Session{IMEI: it.rec.Device, UTCOffset: it.rec.UTCOffset, Model: it.rec.Model})
-	event.Build(&w.rows, &it.rec, it.end, &w.msg)
-	if w.msg.Has&protocol.HasPhoto != 0 && w.photos != nil && it.rec.Device != 0 && w.msg.Error == "" {
-		w.photo(it)
-	}
-}
-
-// photo keeps a part of a photo; the row of its last part names the file. What
-// fails here is in the log, and a replay tries it again.
-func (w *Writer) photo(it *item) {
-	p := &w.msg.Photo
-	file, err := w.photos.Add(it.rec.Device, p, it.rec.Input[p.At:p.At+p.Len])
-	if err != nil {
-		w.s.log.Warn("a photo", zap.Stringer("imei", it.rec.Device), zap.Error(err))
-		return
-	}
-	if file != "" && len(w.rows.Events) > 0 {
-		w.rows.Events[len(w.rows.Events)-1].Attributes = protocol.AppendAttributes(nil, []protocol.Attribute{{Key: "image", Type: protocol.String, Text: file}})
-	}
-}
-
-func (w *Writer) committed(items []item, merged int64) {
+func (w *Writer) committed(b *batch, items []item, merged int64) {
 	w.position = items[len(items)-1].end
 	w.metrics.batches.Inc()
 	w.metrics.size.Observe(float64(len(items)))
-	w.metrics.rows.Add(float64(w.rows.Frames))
+	w.metrics.rows.Add(float64(b.rows.Frames))
 	w.metrics.merged.Add(float64(merged))
-	w.metrics.quarantined.Add(float64(len(w.rows.Quarantined)))
+	w.metrics.quarantined.Add(float64(len(b.rows.Quarantined)))
 	if w.stored != nil {
-		w.stored(&w.rows)
+		w.stored(&b.rows)
 	}
 	w.metrics.capped.Add(float64(w.caps.left))
 	w.log.Release(w.position)
 	w.say(func(s *Status) {
 		s.State, s.LastError, s.Position = StateOK, "", w.position
 		s.Stored += int64(len(items))
-		s.Rows += int64(w.rows.Len())
+		s.Rows += int64(b.rows.Len())
 		s.Merged += merged
 	})
 }

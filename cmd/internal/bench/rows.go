@@ -210,7 +210,7 @@ func (b *bench) rows() error {
 	if b.opt.Socket == "" {
 		return nil
 	}
-	n := b.pick(400_000, 40_000)
+	n := b.pick(800_000, 40_000)
 	var ours, theirs []float64
 	for range b.pick(3, 1) {
 		o, l, err := b.drained(n)
