@@ -78,12 +78,23 @@ func (t *target) stop() {
 
 // cpu returns the seconds of processor time used so far, of all its processes.
 func (t *target) cpu() (seconds float64) {
-	t.each(func(p procfs.Proc) {
-		if st, err := p.Stat(); err == nil {
-			seconds += st.CPUTime()
-		}
-	})
+	for _, c := range t.all {
+		seconds += used(c.Process.Pid)
+	}
 	return seconds
+}
+
+// used returns the seconds of processor time of a process.
+func used(pid int) float64 {
+	p, err := procfs.NewProc(pid)
+	if err != nil {
+		return 0
+	}
+	st, err := p.Stat()
+	if err != nil {
+		return 0
+	}
+	return st.CPUTime()
 }
 
 // resident returns the bytes of memory of all its processes.
