@@ -29,15 +29,18 @@ func makeSlicing() (t [16][256]uint16) {
 func CRC(b []byte) uint16 {
 	c := uint16(0xffff)
 	t := &slicing
+	// What waits for the step before comes last.
 	for len(b) >= 16 {
+		v := t[13][b[2]] ^ t[12][b[3]] ^ t[11][b[4]] ^ t[10][b[5]] ^ t[9][b[6]] ^ t[8][b[7]] ^ t[7][b[8]] ^
+			t[6][b[9]] ^ t[5][b[10]] ^ t[4][b[11]] ^ t[3][b[12]] ^ t[2][b[13]] ^ t[1][b[14]] ^ t[0][b[15]]
 		c ^= uint16(b[0]) | uint16(b[1])<<8
-		c = t[15][byte(c)] ^ t[14][c>>8] ^ t[13][b[2]] ^ t[12][b[3]] ^ t[11][b[4]] ^ t[10][b[5]] ^ t[9][b[6]] ^ t[8][b[7]] ^
-			t[7][b[8]] ^ t[6][b[9]] ^ t[5][b[10]] ^ t[4][b[11]] ^ t[3][b[12]] ^ t[2][b[13]] ^ t[1][b[14]] ^ t[0][b[15]]
+		c = v ^ t[15][byte(c)] ^ t[14][c>>8]
 		b = b[16:]
 	}
 	if len(b) >= 8 {
+		v := t[5][b[2]] ^ t[4][b[3]] ^ t[3][b[4]] ^ t[2][b[5]] ^ t[1][b[6]] ^ t[0][b[7]]
 		c ^= uint16(b[0]) | uint16(b[1])<<8
-		c = t[7][byte(c)] ^ t[6][c>>8] ^ t[5][b[2]] ^ t[4][b[3]] ^ t[3][b[4]] ^ t[2][b[5]] ^ t[1][b[6]] ^ t[0][b[7]]
+		c = v ^ t[7][byte(c)] ^ t[6][c>>8]
 		b = b[8:]
 	}
 	if len(b) < 2 {

@@ -1,5 +1,7 @@
 package protocol
 
+import "slices"
+
 // Kind is what a frame is about, independent of the protocol number and the
 // model that sent it. It is the `type` of `gt06ctl decode --json`.
 type Kind uint8
@@ -165,27 +167,38 @@ type Message struct {
 // attribute returns the place of an attribute, emptied: a later field of a
 // frame outranks an earlier one.
 func (m *Message) attribute(key string, t ValueType) *Attribute {
+	n := len(m.Attributes)
 	if bit := uint64(1) << ((int(key[0])*5 + len(key)) & 63); m.seen&bit == 0 {
 		m.seen |= bit
 	} else {
 		for i := range m.Attributes {
-			if a := &m.Attributes[i]; a.Key == key {
-				*a = Attribute{Key: key, Type: t}
-				return a
+			if m.Attributes[i].Key == key {
+				n = i
+				break
 			}
 		}
 	}
-	m.Attributes = append(m.Attributes, Attribute{Key: key, Type: t})
-	return &m.Attributes[len(m.Attributes)-1]
+	if n == cap(m.Attributes) {
+		m.Attributes = slices.Grow(m.Attributes, 1)
+	}
+	if n == len(m.Attributes) {
+		m.Attributes = m.Attributes[:n+1]
+	}
+	a := &m.Attributes[n]
+	*a = Attribute{Key: key, Type: t}
+	return a
 }
 
 func (m *Message) setInt(key string, v int64) { m.attribute(key, Int).Int = v }
 
-func (m *Message) setBool(key string, v bool) {
-	a := m.attribute(key, Bool)
+func (m *Message) setBool(key string, v bool) { m.attribute(key, Bool).Int = bit(v) }
+
+// bit is 1 for true, without a branch.
+func bit(v bool) (n int64) {
 	if v {
-		a.Int = 1
+		n = 1
 	}
+	return n
 }
 
 func (m *Message) addAlarm(a Alarm) {

@@ -1,8 +1,8 @@
 package protocol
 
 import (
+	"bytes"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -122,7 +122,7 @@ func (c *cursor) modularFix() {
 }
 
 //nolint:gochecknoglobals // read-only table
-var modularAlarms = map[uint64]Alarm{
+var modularAlarms = [256]Alarm{
 	0x10: AlarmDoor, 0x12: AlarmRemoving, 0x14: AlarmGeofenceEnter, 0x15: AlarmGeofenceExit, 0x16: AlarmTemperature, 0x1a: AlarmLowBattery,
 	0x1b: AlarmOverspeed, 0x1c: AlarmPowerOn, 0x1d: AlarmPowerOff, 0x20: AlarmVibration, 0x21: AlarmPowerCut, 0x23: AlarmTampering,
 }
@@ -134,7 +134,7 @@ func (c *cursor) modularEvent() {
 	c.take(4)
 	c.take(int(c.number(1)))
 	if c.ok() {
-		c.addAlarm(modularAlarms[v])
+		c.addAlarm(modularAlarms[byte(v)])
 		c.setInt("event", int64(v))
 	}
 }
@@ -240,7 +240,7 @@ func numbered(key string, n int) []string {
 // readText takes text of a fixed size.
 func readText(c *cursor, f *field) {
 	if b := c.take(int(f.size)); b != nil {
-		c.setText(f.key, trimmed(text(b)))
+		c.setText(f.key, text(trimmed(b)))
 	}
 }
 
@@ -370,7 +370,7 @@ func readAZStatus(c *cursor, f *field) {
 }
 
 //nolint:gochecknoglobals // read-only table
-var cameraAlarms = map[uint64]Alarm{
+var cameraAlarms = [256]Alarm{
 	0x0e: AlarmLowPower, 0x76: AlarmTemperature, 0x80: AlarmVibration, 0x87: AlarmOverspeed, 0x88: AlarmPowerCut, 0x90: AlarmAcceleration,
 	0x91: AlarmBraking, 0x92: AlarmCornering, 0x93: AlarmAccident,
 }
@@ -416,7 +416,7 @@ func readCameraAlarm(c *cursor, f *field) {
 	c.setInt("eventData", int64(data))
 	switch {
 	case event != 1:
-		c.addAlarm(cameraAlarms[event])
+		c.addAlarm(cameraAlarms[byte(event)])
 	case long:
 		c.addAlarm(AlarmSOS)
 	default:
@@ -447,10 +447,10 @@ func readBareWiFi(c *cursor, _ *field) {
 	}
 }
 
-// obdKeys are the items of 0x8C, hexadecimal values of hundredths.
+// obdKeys are the items of 0x8C by their number, hexadecimal values of hundredths.
 //
 //nolint:gochecknoglobals // read-only table
-var obdKeys = map[int64]string{0x28: "odometer", 0x2b: "fuel", 0x2d: "coolantTemp", 0x35: "obdSpeed", 0x36: "rpm", 0x47: "fuelUsed", 0x49: "hours"}
+var obdKeys = [256]string{0x28: "odometer", 0x2b: "fuel", 0x2d: "coolantTemp", 0x35: "obdSpeed", 0x36: "rpm", 0x47: "fuelUsed", 0x49: "hours"}
 
 // readOBD is "28=1234,2B=50,…"; twelve bytes behind it are not told.
 func readOBD(c *cursor, _ *field) {
@@ -459,31 +459,29 @@ func readOBD(c *cursor, _ *field) {
 	if !c.ok() {
 		return
 	}
-	for pair := range strings.SplitSeq(text(b), ",") {
-		name, value, found := strings.Cut(pair, "=")
-		if !found || value == "" {
+	for len(b) > 0 {
+		var pair []byte
+		pair, b, _ = bytes.Cut(b, []byte(","))
+		name, value, _ := bytes.Cut(pair, []byte("="))
+		if len(value) == 0 {
 			continue
 		}
-		value, _, _ = strings.Cut(value, "=")
-		if len(name) < 2 {
-			c.fail("%q names no item", name)
-			return
-		}
-		id, err := strconv.ParseInt(name[:2], 16, 32)
-		if err != nil {
-			c.fail("%q names no item", name)
+		value, _, _ = bytes.Cut(value, []byte("="))
+		id, ok := hexadecimal(name[:min(2, len(name))])
+		if !ok || len(name) < 2 {
+			c.fail("%q names no item", text(name))
 			return
 		}
 		if id == vin {
-			c.setText("vin", value)
+			c.setText("vin", text(value))
 			continue
 		}
-		key, known := obdKeys[id]
-		if !known {
+		key := obdKeys[byte(id)]
+		if key == "" {
 			continue
 		}
-		v, err := strconv.ParseInt(value, 16, 32)
-		if err != nil {
+		v, ok := hexadecimal(value)
+		if !ok {
 			c.fail("%s is no hexadecimal number", key)
 			return
 		}

@@ -125,15 +125,19 @@ func (c *cursor) accessPoints(n int) {
 	}
 }
 
+// addAccessPoint and addCell keep what is there once: devices fill unused places
+// with copies.
 func (c *cursor) addAccessPoint(a AccessPoint) {
 	if !slices.Contains(c.m.WiFi, a) {
 		c.m.WiFi = append(c.m.WiFi, a)
 	}
 }
 
-// addCell keeps a cell once: devices fill unused places with copies.
 func (c *cursor) addCell(cell Cell) {
-	if !slices.Contains(c.m.Cells, cell) {
-		c.m.Cells = append(c.m.Cells, cell)
+	for i := range c.m.Cells {
+		if c.m.Cells[i].CID == cell.CID && c.m.Cells[i] == cell {
+			return
+		}
 	}
+	c.m.Cells = append(c.m.Cells, cell)
 }

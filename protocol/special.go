@@ -1,6 +1,9 @@
 package protocol
 
 import (
+	"bytes"
+	"encoding/binary"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -13,35 +16,55 @@ import (
 
 // text reads device input byte by byte as Latin-1, so that any bytes make a
 // valid string for JSON and SQL.
-func text(b []byte) string {
-	for i, v := range b {
-		if v >= utf8.RuneSelf {
-			s := make([]byte, i, 2*len(b))
-			copy(s, b)
-			for _, v := range b[i:] {
-				s = utf8.AppendRune(s, rune(v))
-			}
-			return string(s)
-		}
+func text(b []byte) string { return string(latin(b)) }
+
+// latin is text before it is copied: ASCII is what it is.
+func latin(b []byte) []byte {
+	if ascii(b) {
+		return b
 	}
-	return string(b)
+	s := make([]byte, 0, 2*len(b))
+	for _, v := range b {
+		s = utf8.AppendRune(s, rune(v))
+	}
+	return s
 }
 
-func trimmed(s string) string { return strings.TrimFunc(s, func(r rune) bool { return r <= ' ' }) }
-
-func (c *cursor) sized() string {
-	return text(c.take(int(c.number(1))))
+// ascii looks at eight bytes at once.
+func ascii(b []byte) bool {
+	high := uint64(0)
+	for ; len(b) >= 8; b = b[8:] {
+		high |= binary.NativeEndian.Uint64(b)
+	}
+	for _, v := range b {
+		high |= uint64(v)
+	}
+	return high&0x8080_8080_8080_8080 == 0
 }
+
+// trimmed leaves out blanks and control characters at both ends.
+func trimmed(b []byte) []byte {
+	for len(b) > 0 && b[0] <= ' ' {
+		b = b[1:]
+	}
+	for len(b) > 0 && b[len(b)-1] <= ' ' {
+		b = b[:len(b)-1]
+	}
+	return b
+}
+
+// sized takes bytes that their length precedes.
+func (c *cursor) sized() []byte { return c.take(int(c.number(1))) }
 
 func readCard(c *cursor, _ *field) {
-	if s := c.sized(); c.ok() {
-		c.setText("card", s)
+	if b := c.sized(); c.ok() {
+		c.setText("card", text(b))
 	}
 }
 
 func readCardTrimmed(c *cursor, _ *field) {
-	if s := trimmed(c.sized()); c.ok() {
-		c.setText("card", s)
+	if b := c.sized(); c.ok() {
+		c.setText("card", text(trimmed(b)))
 	}
 }
 
@@ -174,9 +197,11 @@ func readTag(c *cursor, _ *field) {
 	if b == nil {
 		return
 	}
-	c.said = hexText(b)
-	if strings.Trim(c.said, "0") != "" {
-		c.setText("driverUniqueId", c.said)
+	if binary.BigEndian.Uint64(b) != 0 {
+		c.setText("driverUniqueId", hexText(b))
+	}
+	if c.trace != nil {
+		c.said = hexText(b)
 	}
 }
 
@@ -299,46 +324,55 @@ func readTextInfo(c *cursor, _ *field) {
 	if !c.ok() {
 		return
 	}
-	s := text(b)
-	if encoding != 1 {
-		s = wide(b)
+	var small [256]byte
+	s := small[:0]
+	if encoding == 1 {
+		s = latin(b)
+	} else {
+		s = appendWide(s, b)
 	}
 	c.m.Kind = KindCommandReply
 	if !c.position(s) {
-		c.setText("result", s)
+		c.setText("result", string(s))
 	}
 	if c.trace != nil {
-		c.say("%q", s)
+		c.say("%q", string(s))
 	}
 }
 
-// wide reads UTF-16BE; half a character at the end is dropped.
-func wide(b []byte) string {
-	u := make([]uint16, len(b)/2)
-	for i := range u {
-		u[i] = uint16(b[2*i])<<8 | uint16(b[2*i+1])
+// appendWide reads UTF-16BE; half a character at the end is dropped.
+func appendWide(dst, b []byte) []byte {
+	for len(b) >= 2 {
+		r := rune(binary.BigEndian.Uint16(b))
+		b = b[2:]
+		if utf16.IsSurrogate(r) && len(b) >= 2 {
+			if pair := utf16.DecodeRune(r, rune(binary.BigEndian.Uint16(b))); pair != utf8.RuneError {
+				r, b = pair, b[2:]
+			}
+		}
+		dst = utf8.AppendRune(dst, r)
 	}
-	return string(utf16.Decode(u))
+	return dst
 }
 
 // position reads the answer to a position query: "Current position!Lat:N54.7,
 // Lon:E25.2,Course:1.0,Speed:2.0,DateTime:2017-05-26 10:27:47".
-func (c *cursor) position(s string) bool {
-	s, found := strings.CutPrefix(s, "Current position!")
+func (c *cursor) position(s []byte) bool {
+	s, found := bytes.CutPrefix(s, []byte("Current position!"))
 	if !found {
 		return false
 	}
 	var v [4]float64
 	for i, key := range [...]string{"Lat:", "Lon:", "Course:", "Speed:"} {
-		item, rest, more := strings.Cut(s, ",")
-		number, named := strings.CutPrefix(item, key)
+		item, rest, more := bytes.Cut(s, []byte(","))
+		number, named := bytes.CutPrefix(item, []byte(key))
 		if !more || !named {
 			return false
 		}
 		s = rest
 		sign := 1.0
 		if i < 2 {
-			if number == "" {
+			if len(number) == 0 {
 				return false
 			}
 			switch hemispheres := [...]string{"NS", "EW"}[i]; number[0] {
@@ -356,15 +390,15 @@ func (c *cursor) position(s string) bool {
 		}
 		v[i] = sign * value
 	}
-	date, named := strings.CutPrefix(s, "DateTime:")
-	day, clock, spaced := strings.Cut(date, " ")
-	clock = strings.TrimLeft(clock, " ")
+	date, named := bytes.CutPrefix(s, []byte("DateTime:"))
+	day, clock, spaced := bytes.Cut(date, []byte(" "))
+	clock = bytes.TrimLeft(clock, " ")
 	if !named || !spaced || !shaped(day, "0000-00-00") || !shaped(clock, "00:00:00") {
 		return false
 	}
 	c.m.Kind = KindLocation
-	t, err := time.Parse(time.DateTime, day+" "+clock)
-	c.setTime(t.Unix(), err == nil, []byte(day))
+	t, err := time.Parse(time.DateTime, string(day)+" "+string(clock))
+	c.setTime(t.Unix(), err == nil, day)
 	const knot = 1.852 // the number is taken for knots, as Traccar does
 	c.m.SpeedKMH = v[3] * knot
 	c.setFix(v[0], v[1], v[2], true)
@@ -372,13 +406,13 @@ func (c *cursor) position(s string) bool {
 }
 
 // shaped says whether s is built as form is, in which 0 is any digit.
-func shaped(s, form string) bool {
+func shaped(s []byte, form string) bool {
 	if len(s) != len(form) {
 		return false
 	}
-	for i := range len(s) {
-		digit := '0' <= s[i] && s[i] <= '9'
-		if form[i] == '0' && !digit || form[i] != '0' && s[i] != form[i] {
+	for i, v := range s {
+		digit := '0' <= v && v <= '9'
+		if form[i] == '0' && !digit || form[i] != '0' && v != form[i] {
 			return false
 		}
 	}
@@ -387,14 +421,53 @@ func shaped(s, form string) bool {
 
 // decimal reads digits, a point and digits: no sign, no exponent, nothing that
 // is no number.
-func decimal(s string) (float64, bool) {
-	const most, digits = 18, "0123456789"
-	whole, part, pointed := strings.Cut(s, ".")
-	if !pointed || whole == "" || part == "" || len(whole) > most || len(part) > most || strings.Trim(whole, digits) != "" || strings.Trim(part, digits) != "" {
+func decimal(b []byte) (float64, bool) {
+	const most, exact = 18, 15 // digits on each side; digits that a float64 holds, whatever they are
+	whole, digits, n := -1, 0, uint64(0)
+	for i, v := range b {
+		switch {
+		case '0' <= v && v <= '9':
+			n = n*10 + uint64(v-'0')
+			digits++
+		case v == '.' && whole < 0:
+			whole = i
+		default:
+			return 0, false
+		}
+	}
+	part := digits - whole
+	if whole < 1 || part < 1 || whole > most || part > most {
 		return 0, false
 	}
-	v, err := strconv.ParseFloat(s, 64)
+	if digits <= exact {
+		return float64(n) / math.Pow10(part), true
+	}
+	v, err := strconv.ParseFloat(string(b), 64)
 	return v, err == nil
+}
+
+// hexadecimal reads a number of 32 bits that may have a sign.
+func hexadecimal(b []byte) (v int64, ok bool) {
+	sign := int64(1)
+	if len(b) > 0 && (b[0] == '+' || b[0] == '-') {
+		sign = ',' - int64(b[0]) // '+', ',' and '-' are neighbours
+		b = b[1:]
+	}
+	for _, x := range b {
+		switch {
+		case '0' <= x && x <= '9':
+			x -= '0'
+		case 'a' <= x|0x20 && x|0x20 <= 'f':
+			x = x | 0x20 - 'a' + 10
+		default:
+			return 0, false
+		}
+		if v = v<<4 | int64(x); v > 1<<31 {
+			return 0, false
+		}
+	}
+	v *= sign
+	return v, len(b) > 0 && v <= math.MaxInt32
 }
 
 // readInformation is 0x94: a sub-type and its data (PROTOCOL.md section 11).
@@ -409,7 +482,7 @@ func readInformation(c *cursor, f *field) {
 			c.setFloat("adc1", float64(v)/100)
 		}
 	case 0x04:
-		c.statusText(text(c.take(c.rest())))
+		c.statusText(c.take(c.rest()))
 	case 0x05:
 		if c.rest() >= 7 {
 			readTime(c, f)
@@ -444,6 +517,8 @@ func readInformation(c *cursor, f *field) {
 	}
 }
 
+// statusKeys are the items of a status text.
+//
 //nolint:gochecknoglobals // read-only table
 var statusKeys = map[string]string{
 	"ALM1": "alarm1Status", "ALM2": "alarm2Status", "ALM3": "alarm3Status", "ALM4": "alarm4Status",
@@ -451,20 +526,20 @@ var statusKeys = map[string]string{
 }
 
 // statusText reads "ALM1=C4;STA1=C0;DYD=01;…": hexadecimal bytes.
-func (c *cursor) statusText(s string) {
-	for item := range strings.SplitSeq(s, ";") {
-		name, value, _ := strings.Cut(item, "=")
-		key, known := statusKeys[name]
+func (c *cursor) statusText(s []byte) {
+	for item := range bytes.SplitSeq(s, []byte(";")) {
+		name, value, _ := bytes.Cut(item, []byte("="))
+		key, known := statusKeys[string(name)]
 		if !known {
-			if item != "" && strings.Trim(item, "=") == "" {
+			if len(item) > 0 && len(bytes.Trim(item, "=")) == 0 {
 				c.fail("an item without a name")
 				return
 			}
 			continue
 		}
-		value, _, _ = strings.Cut(value, "=")
-		v, err := strconv.ParseInt(value, 16, 32)
-		if err != nil {
+		value, _, _ = bytes.Cut(value, []byte("="))
+		v, ok := hexadecimal(value)
+		if !ok {
 			c.fail("%s is no hexadecimal number", name)
 			return
 		}
@@ -500,11 +575,11 @@ func (c *cursor) fuel() {
 	const temperature, level, count = 3, 6, 10
 	var t, v float64
 	n, ok := 0, true
-	for item := range strings.SplitSeq(text(c.take(c.rest())), ",") {
+	for item := range bytes.SplitSeq(c.take(c.rest()), []byte(",")) {
 		good := true
 		switch n {
 		case 0:
-			good = item == "!AIOIL"
+			good = string(item) == "!AIOIL"
 		case temperature:
 			t, good = decimal(item)
 		case level:
@@ -523,7 +598,7 @@ func (c *cursor) fuel() {
 
 func (c *cursor) tagOrSerial() {
 	if at := c.base + c.at; at < len(c.frame) && unicode.IsLetter(rune(c.frame[at])) {
-		c.setText("serial", trimmed(text(c.take(c.rest()))))
+		c.setText("serial", text(trimmed(c.take(c.rest()))))
 		return
 	}
 	c.take(2)
@@ -544,5 +619,5 @@ func readSerialPort(c *cursor, _ *field) {
 			return
 		}
 	}
-	c.setText("result", trimmed(string(b)))
+	c.setText("result", string(trimmed(b)))
 }
