@@ -3,8 +3,10 @@ package spool
 import (
 	"context"
 	"errors"
+	"io"
 	"math"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -97,3 +99,40 @@ func TestVerifyAndMeasure(t *testing.T) {
 }
 
 func (s *Segment) pathIn(dir string) string { return segmentPath(dir, s.Number) }
+
+// A reader stands in a segment when its sync fails: what is written again it
+// reads once, where it is written again.
+func TestReaderInASegmentWhoseSyncFails(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	var bad atomic.Bool
+	w := openTest(t, dir, func(o *Options) {
+		o.disk = faulty{fault: func(op string) error {
+			if op == "sync" && bad.CompareAndSwap(true, false) {
+				return errors.New("EIO")
+			}
+			return nil
+		}}
+	})
+	r := NewReader(dir, 0)
+	defer r.Close() //nolint:errcheck // read only
+	var got []int
+	read := func() {
+		var rec storage.Record
+		for {
+			if _, err := r.Next(w.Durable(), &rec); errors.Is(err, io.EOF) {
+				return
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, number(&rec))
+		}
+	}
+	add(t, w, 0, 3)
+	read()
+	bad.Store(true)
+	add(t, w, 3, 6)
+	read()
+	closeTest(t, w)
+	expectRange(t, got, 0, 6)
+}

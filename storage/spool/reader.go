@@ -71,6 +71,11 @@ func (r *Reader) Next(limit storage.Position, rec *storage.Record) (storage.Posi
 				return r.pos, err
 			}
 		}
+		if r.valid == math.MaxInt64 && r.number != limit.Segment() {
+			if err := r.settle(); err != nil {
+				return r.pos, err
+			}
+		}
 		end := r.valid
 		if r.number == limit.Segment() {
 			end = min(end, int64(limit.Offset()))
@@ -137,6 +142,22 @@ func (r *Reader) enter(limit storage.Position) error {
 	}
 	r.pos = limit
 	return io.EOF
+}
+
+// settle finds out how far a segment is valid that was written when the reader
+// came and is not any more: when a sync failed, a part is written again.
+func (r *Reader) settle() error {
+	segments, err := list(r.dir, r.number)
+	if err != nil {
+		return err
+	}
+	r.valid = r.size() // of one that was dropped meanwhile
+	for i := range segments {
+		if segments[i].number == r.number {
+			r.valid = limitOf(segments, i)
+		}
+	}
+	return nil
 }
 
 func (r *Reader) leave() {
