@@ -39,8 +39,10 @@ func (a *app) Status(context.Context) control.Status {
 		switch {
 		case ws.Position >= a.spool.End():
 			st.Store.Lag = 0
-		case a.backlog.counted.Load() && st.Store.Lag > 0: // some is left, whatever was stored twice because the cursor was set back
-			st.Store.Lag = max(1, st.Store.Lag-ws.Stored)
+		case a.backlog.counted.Load(): // below zero when the cursor was set back: then some is left all the same
+			if st.Store.Lag -= ws.Stored; st.Store.Lag < 0 {
+				st.Store.Lag = 1
+			}
 		}
 		if ws.State != sqlstore.StateOK {
 			st.Reasons = append(st.Reasons, fmt.Sprintf("store is %s: %s", ws.State, ws.LastError))
