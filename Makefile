@@ -66,7 +66,7 @@ bench: build
 	mkdir -p bench
 	.ci/with-mariadb sh -c '$(BIN)/gt06ctl bench --mariadb "$$GT06_TEST_MARIADB" --out bench $(VECTORS:%=--vectors %) $(COMPARE:%=--compare %)'
 
-# Fifty million positions: a quarter of an hour and more, 10 GB.
+# Fifty million positions: about twenty minutes, 15 GB.
 ROWS ?= 50000000
 bench-large: build
 	mkdir -p bench

@@ -23,7 +23,7 @@ func (t *tool) benchCommand() *cobra.Command {
 directory, and measures them beside a reference in the same run: the checksum
 that processors have, a bare epoll server in C (when there is a compiler),
 fdatasync alone, LOAD DATA. Ratios mean something on any machine; times only on
-one that nobody else uses. A whole run takes about ten minutes.
+one that nobody else uses. A whole run takes about six minutes.
 
 Groups: decode start memory cpu storm durable latency rows large.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -63,7 +63,7 @@ Groups: decode start memory cpu storm durable latency rows large.`,
 	f.StringVar(&opt.Socket, "mariadb", "", "socket of a MariaDB where root has no password: schemas are made and dropped")
 	f.StringVar(&opt.Out, "out", "", "directory for bench.md, results.json and plots; the data of the servers lies in it, too")
 	f.StringVar(&opt.Compare, "compare", "", "results.json of an earlier run: sets its ratios beside these; exit 7 when one is more than 15 % apart")
-	f.IntVar(&opt.Rows, "rows", 0, "rows of the large table (group large); 50000000 takes a quarter of an hour and 10 GB")
+	f.IntVar(&opt.Rows, "rows", 0, "rows of the large table (group large); 50000000 takes about twenty minutes and 15 GB")
 	f.BoolVar(&bare, "bare", false, "serve without log and database: what bench itself starts")
 	_ = f.MarkHidden("bare")
 	return c

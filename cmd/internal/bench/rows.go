@@ -189,15 +189,15 @@ func (b *bench) latency() error {
 		}
 		alone = append(alone, percentile(waits, .99))
 	}
-	limit := 2*median(raw) + 5
-	goal := fmt.Sprintf("<= 2 x + 5 ms = %s", round(limit))
+	limit, sync := 2*median(raw)+5, round(median(raw))
+	const reference, goal = "2 x fdatasync p99 + 5 ms", "<= 1 x"
 	b.note(Figure{
-		Name: "answer p99, open loop at half of saturation", Value: median(ours), Unit: "ms", Reference: "fdatasync p99", Beside: median(raw),
-		Goal: goal, Met: atMost(median(ours), limit), Note: fmt.Sprintf("%s frames/s; p50 %s, p99.9 %s ms", round(rate), round(median(p50)), round(median(p999))),
+		Name: "answer p99, open loop at half of saturation", Value: median(ours), Unit: "ms", Reference: reference, Beside: limit, Goal: goal, Met: atMost(median(ours), limit),
+		Note: fmt.Sprintf("%s frames/s; p50 %s, p99.9 %s ms; fdatasync p99 %s ms", round(rate), round(median(p50)), round(median(p999)), sync),
 	})
 	b.note(Figure{
-		Name: "the same, durable, the database away", Value: median(alone), Unit: "ms", Reference: "fdatasync p99", Beside: median(raw),
-		Goal: goal, Met: atMost(median(alone), limit), Note: "what the database takes of the same cores and disk is the difference",
+		Name: "the same, durable, the database away", Value: median(alone), Unit: "ms", Reference: reference, Beside: limit, Goal: goal, Met: atMost(median(alone), limit),
+		Note: "what the database takes of the same cores and disk is the difference",
 	})
 	return nil
 }
