@@ -64,7 +64,7 @@ func (w *Writer) redo(ctx context.Context, items []Item) (done Redone, err error
 	var good []any
 	for i := range items {
 		before := len(b.rows.Quarantined)
-		w.add(&b, &items[i].Record, items[i].End)
+		w.add(&b, &items[i])
 		if len(b.rows.Quarantined) == before {
 			good = append(good, int64(items[i].End))
 		}

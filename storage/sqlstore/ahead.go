@@ -15,17 +15,11 @@ import (
 // behind has two: one is read and decoded while the database stores the other,
 // so that both processors work.
 type batch struct {
-	items []item
+	items []Item
 	bytes []byte // the frames of items
 	rows  event.Rows
 	msg   protocol.Message
 	err   error // why reading ended early
-}
-
-// item is a record of the batch, copied from the reader's buffer.
-type item struct {
-	rec storage.Record
-	end storage.Position
 }
 
 // next returns the batch behind the last one.
@@ -104,7 +98,7 @@ func (w *Writer) read(b *batch, limit storage.Position) *batch {
 			rec.Answer = nil
 		}
 		rec.Input = b.copy(rec.Input)
-		b.items = append(b.items, item{rec: rec, end: end})
+		b.items = append(b.items, Item{Record: rec, End: end})
 	}
 	w.build(b, b.items)
 	return b
@@ -117,15 +111,16 @@ func (b *batch) copy(p []byte) []byte {
 }
 
 // build makes the rows of items.
-func (w *Writer) build(b *batch, items []item) {
+func (w *Writer) build(b *batch, items []Item) {
 	b.rows.Reset()
 	for i := range items {
-		w.add(b, &items[i].rec, items[i].end)
+		w.add(b, &items[i])
 	}
 }
 
-// add makes the rows of a record.
-func (w *Writer) add(b *batch, rec *storage.Record, end storage.Position) {
+// add makes the rows of an item.
+func (w *Writer) add(b *batch, it *Item) {
+	rec, end := &it.Record, it.End
 	if event.IsCommand(rec) {
 		event.BuildCommands(&b.rows, rec, end)
 		return

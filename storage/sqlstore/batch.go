@@ -28,7 +28,7 @@ type cursor struct {
 // commit went through whose reply was lost, or an older database was restored.
 var errMoved = errors.New("gt06/sqlstore: the cursor moved")
 
-// statement is one multi-row INSERT.
+// statement is rows for a table.
 type statement struct {
 	table, columns string
 	key, column    string // for rows that may be there already
@@ -177,7 +177,7 @@ func (w *Writer) devices(ctx context.Context, tx *sqlx.Tx, rows *event.Rows) (ma
 	if w.confirm != nil && w.confirm() {
 		status = StatusQuarantined
 	}
-	_, err := w.literal(ctx, tx, "devices", "id, imei, status, first_seen_at, last_seen_at, created_at, updated_at", len(visits), func(v *values, i int) {
+	st := statement{table: "devices", columns: "id, imei, status, first_seen_at, last_seen_at, created_at, updated_at", rows: len(visits), fill: func(v *values, i int) {
 		d := &visits[i]
 		v.open()
 		if d.id == 0 {
@@ -192,8 +192,8 @@ func (w *Writer) devices(ctx context.Context, tx *sqlx.Tx, rows *event.Rows) (ma
 		v.micros(now)
 		v.micros(now)
 		v.close()
-	}, w.s.d.touch)
-	if err != nil {
+	}}
+	if _, err := w.literal(ctx, tx, &st, w.s.d.touch); err != nil {
 		return nil, fmt.Errorf("register devices: %w", err)
 	}
 	if len(unknown) == 0 {
@@ -252,13 +252,10 @@ func (w *Writer) statements(rows *event.Rows, ids map[protocol.IMEI]int64) []sta
 
 // insert returns how many rows are new; the others were there already.
 func (w *Writer) insert(ctx context.Context, tx *sqlx.Tx, st *statement) (int64, error) {
-	if st.rows == 0 {
-		return 0, nil
-	}
 	if w.loads(st) {
 		return w.loadData(ctx, tx, st)
 	}
-	return w.literal(ctx, tx, st.table, st.columns, st.rows, st.fill, func(dst []byte) []byte {
+	return w.literal(ctx, tx, st, func(dst []byte) []byte {
 		if w.replace {
 			return w.s.d.replace(dst, st.key, strings.Split(st.columns, ", "))
 		}
@@ -268,12 +265,12 @@ func (w *Writer) insert(ctx context.Context, tx *sqlx.Tx, st *statement) (int64,
 
 // literal writes rows as literals, a thousand in a statement: the database
 // needs a multiple of its text in memory. It returns how many rows are affected.
-func (w *Writer) literal(ctx context.Context, tx *sqlx.Tx, table, columns string, rows int, fill func(v *values, row int), end func(dst []byte) []byte) (affected int64, err error) {
+func (w *Writer) literal(ctx context.Context, tx *sqlx.Tx, st *statement, end func(dst []byte) []byte) (affected int64, err error) {
 	const most = 1000
-	for row := 0; row < rows; {
-		v := values{d: w.s.d, dst: fmt.Appendf(w.sql[:0], "INSERT INTO %s (%s) VALUES ", table, columns)}
-		for stop := min(row+most, rows); row < stop; row++ {
-			fill(&v, row)
+	for row := 0; row < st.rows; {
+		v := values{d: w.s.d, dst: fmt.Appendf(w.sql[:0], "INSERT INTO %s (%s) VALUES ", st.table, st.columns)}
+		for stop := min(row+most, st.rows); row < stop; row++ {
+			st.fill(&v, row)
 		}
 		w.sql = end(v.dst[:len(v.dst)-1])
 		res, err := tx.ExecContext(ctx, string(w.sql))
@@ -338,9 +335,10 @@ func (w *Writer) latest(ctx context.Context, tx *sqlx.Tx, rows *event.Rows, ids 
 	w.judging = judges
 	// In the order of their ids, so that two writers do not wait for each other.
 	list := slices.SortedFunc(maps.Values(newest), func(a, b *event.Position) int { return cmp.Compare(ids[a.Device], ids[b.Device]) })
-	_, err = w.literal(ctx, tx, "latest_positions", "device_id, "+positionColumns, len(list),
-		func(v *values, i int) { v.position(ids[list[i].Device], list[i]) },
-		func(dst []byte) []byte { return w.s.d.newest(dst, "device_id", latestColumns) })
+	st := statement{table: "latest_positions", columns: "device_id, " + positionColumns, rows: len(list), fill: func(v *values, i int) {
+		v.position(ids[list[i].Device], list[i])
+	}}
+	_, err = w.literal(ctx, tx, &st, func(dst []byte) []byte { return w.s.d.newest(dst, "device_id", latestColumns) })
 	return err
 }
 

@@ -78,10 +78,7 @@ func (s *Store) Missing(ctx context.Context, decoder *protocol.Decoder, items []
 	defer cancel()
 	w := &Writer{s: s, decoder: decoder, known: map[protocol.IMEI]device{}, touched: map[protocol.IMEI]int64{}}
 	var b batch
-	b.rows.Reset()
-	for i := range items {
-		w.add(&b, &items[i].Record, items[i].End)
-	}
+	w.build(&b, items)
 	tx, err := s.db.BeginTxx(ctx, nil)
 	if err != nil {
 		return 0, 0, s.classify(err)

@@ -234,67 +234,60 @@ func (w *Writer) Run(ctx context.Context) error {
 func (w *Writer) Drain(ctx context.Context) error {
 	defer w.closeReader()
 	for ctx.Err() == nil {
-		if w.reader == nil {
-			if err := w.resume(ctx); err != nil {
-				return w.s.classify(err)
-			}
-		}
-		b := w.next()
-		if b.err != nil {
-			return b.err
-		}
-		if len(b.items) == 0 {
+		n, _, err := w.one(ctx)
+		switch {
+		case errors.Is(err, errMoved):
+			w.closeReader() // a commit went through whose reply was lost
+		case err != nil:
+			return w.s.classify(err)
+		case n == 0:
 			return nil
 		}
-		if len(b.items) == w.batch {
-			w.ahead()
-		}
-		if err := w.store(ctx, b, b.items); errors.Is(err, errMoved) {
-			w.closeReader() // a commit went through whose reply was lost
-		} else if err != nil {
-			return w.s.classify(err)
-		}
-		w.done(b)
 	}
 	return ctx.Err()
 }
 
 // step stores one batch, or waits for there to be one.
 func (w *Writer) step(ctx context.Context) error {
-	if w.reader == nil {
-		if err := w.resume(ctx); err != nil {
-			return err
-		}
-	}
 	notify := w.log.Notify()
-	b := w.next()
-	if b.err != nil {
-		return b.err
-	}
-	if len(b.items) == 0 {
-		w.done(b)
+	n, took, err := w.one(ctx)
+	switch {
+	case err != nil:
+		w.closeReader()
+		return err
+	case n == 0:
 		select {
 		case <-ctx.Done():
 		case <-notify:
 		}
 		return nil
 	}
-	stored := len(b.items)
-	if stored == w.batch {
-		w.ahead()
-	}
-	begin := time.Now()
-	if err := w.store(ctx, b, b.items); err != nil {
-		w.closeReader()
-		return err
-	}
-	w.done(b)
-	took := time.Since(begin)
 	w.metrics.seconds.Observe(took.Seconds())
-	if stored >= crowd && stored < w.batch {
+	if n >= crowd && n < w.batch {
 		sleep(ctx, gather-took)
 	}
 	return nil
+}
+
+// one stores the next batch. It returns how many records that are and how long
+// it took to store them; none are there to be stored when it is 0.
+func (w *Writer) one(ctx context.Context) (n int, took time.Duration, err error) {
+	if w.reader == nil {
+		if err := w.resume(ctx); err != nil {
+			return 0, 0, err
+		}
+	}
+	b := w.next()
+	defer w.done(b)
+	if n = len(b.items); b.err != nil || n == 0 {
+		return 0, 0, b.err
+	}
+	if n == w.batch {
+		w.ahead()
+	}
+	begin := time.Now()
+	err = w.store(ctx, b, b.items)
+	return n, time.Since(begin), err
 }
 
 // resume asks the database where the log stands and reads on from there.
@@ -326,16 +319,17 @@ func (w *Writer) resume(ctx context.Context) error {
 	return nil
 }
 
-// store commits the items of a batch whose rows are built, and finds the one the database refuses by halving: it
-// goes to quarantine, the others to their tables. Each half is a transaction
-// with a cursor of its own, so a kill between two loses and doubles nothing.
-func (w *Writer) store(ctx context.Context, b *batch, items []item) error {
+// store commits items of a batch whose rows are built, and finds the one the
+// database refuses by halving: it goes to quarantine, the others to their
+// tables. Each half is a transaction with a cursor of its own, so a kill between
+// two loses and doubles nothing.
+func (w *Writer) store(ctx context.Context, b *batch, items []Item) error {
 	const retries = 5
 	w.caps.left = 0
 	if w.forget.Swap(false) {
 		clear(w.known)
 	}
-	end := items[len(items)-1].end
+	end := items[len(items)-1].End
 	var err error
 	for try := range retries {
 		clear(w.touched)
@@ -364,9 +358,9 @@ func (w *Writer) store(ctx context.Context, b *batch, items []item) error {
 	}
 	w.metrics.errors.WithLabelValues("data").Inc()
 	if len(items) > 1 {
-		w.settle() // photos are put together in their order
+		w.settle() // photos belong to one goroutine
 		half := len(items) / 2
-		for _, part := range [][]item{items[:half], items[half:]} {
+		for _, part := range [][]Item{items[:half], items[half:]} {
 			w.build(b, part)
 			if err := w.store(ctx, b, part); err != nil {
 				return err
@@ -374,10 +368,10 @@ func (w *Writer) store(ctx context.Context, b *batch, items []item) error {
 		}
 		return nil
 	}
-	w.s.log.Warn("the database refuses a row: its frame goes to quarantine", zap.Error(err), zap.Stringer("imei", items[0].rec.Device))
+	w.s.log.Warn("the database refuses a row: its frame goes to quarantine", zap.Error(err), zap.Stringer("imei", items[0].Record.Device))
 	b.rows.Reset()
 	b.rows.Frames++
-	b.rows.Quarantine(&items[0].rec, items[0].end, "refused: "+err.Error())
+	b.rows.Quarantine(&items[0].Record, items[0].End, "refused: "+err.Error())
 	clear(w.touched)
 	merged, err := w.commit(ctx, &b.rows, end)
 	if err == nil {
@@ -386,8 +380,8 @@ func (w *Writer) store(ctx context.Context, b *batch, items []item) error {
 	return err
 }
 
-func (w *Writer) committed(b *batch, items []item, merged int64) {
-	w.position = items[len(items)-1].end
+func (w *Writer) committed(b *batch, items []Item, merged int64) {
+	w.position = items[len(items)-1].End
 	w.metrics.batches.Inc()
 	w.metrics.size.Observe(float64(len(items)))
 	w.metrics.rows.Add(float64(b.rows.Frames))
