@@ -9,22 +9,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ownUser returns who is at the other end, and refuses everybody but root and
-// the user the server runs as.
-func ownUser(c *net.UnixConn) (uint32, error) {
+// Peer returns who is at the other end.
+func Peer(c *net.UnixConn) (*unix.Ucred, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	var cred *unix.Ucred
 	var sockErr error
 	if err := raw.Control(func(fd uintptr) {
 		cred, sockErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 	}); err != nil {
-		return 0, err
+		return nil, err
 	}
-	if sockErr != nil {
-		return 0, sockErr
+	return cred, sockErr
+}
+
+// ownUser returns who is at the other end, and refuses everybody but root and
+// the user the server runs as.
+func ownUser(c *net.UnixConn) (uint32, error) {
+	cred, err := Peer(c)
+	if err != nil {
+		return 0, err
 	}
 	if cred.Uid != 0 && int(cred.Uid) != os.Geteuid() {
 		return 0, fmt.Errorf("user %d may not control this server", cred.Uid)

@@ -99,20 +99,14 @@ func used(pid int) float64 {
 
 // resident returns the bytes of memory of all its processes.
 func (t *target) resident() (bytes float64) {
-	t.each(func(p procfs.Proc) {
-		if st, err := p.NewStatus(); err == nil {
-			bytes += float64(st.VmRSS)
-		}
-	})
-	return bytes
-}
-
-func (t *target) each(do func(procfs.Proc)) {
 	for _, c := range t.all {
 		if p, err := procfs.NewProc(c.Process.Pid); err == nil {
-			do(p)
+			if st, err := p.NewStatus(); err == nil {
+				bytes += float64(st.VmRSS)
+			}
 		}
 	}
+	return bytes
 }
 
 //go:embed reference/epoll.c

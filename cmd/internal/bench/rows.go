@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gt06/protocol/device"
+	"gt06/server/control"
 	"gt06/storage"
 	"gt06/storage/spool"
 )
@@ -121,13 +122,9 @@ func (b *bench) database() (pid int, err error) {
 		return 0, err
 	}
 	defer conn.Close() //nolint:errcheck // nothing was said
-	raw, err := conn.SyscallConn()
+	peer, err := control.Peer(conn)
 	if err != nil {
 		return 0, err
-	}
-	var peer *unix.Ucred
-	if e := raw.Control(func(fd uintptr) { peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil || e != nil {
-		return 0, errors.Join(err, e)
 	}
 	return int(peer.Pid), nil
 }
