@@ -115,7 +115,7 @@ func TestFailedSync(t *testing.T) {
 		t.Error("no sync failed: the test shows nothing")
 	}
 	if strings.Contains(d.out.String(), "the log is broken") { // the second attempt failed, too: the server ends
-		<-d.done
+		d.eventually("the server ends", d.ended)
 		d.wrap = nil
 		d.start()
 	}
