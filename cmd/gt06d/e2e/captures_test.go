@@ -226,7 +226,11 @@ func exchange(t *testing.T, d *daemon, n int, v *vectortest.Vector) {
 
 func openRows(t *testing.T, d *daemon) *sql.DB {
 	t.Helper()
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(d.dir, "gt06.db")+"?_pragma=busy_timeout(10000)")
+	driver, dsn := "sqlite", "file:"+filepath.Join(d.dir, "gt06.db")+"?_pragma=busy_timeout(10000)"
+	if i := slices.Index(d.args, "--dsn"); i >= 0 {
+		driver, dsn = "mysql", d.args[i+1]
+	}
+	db, err := sql.Open(driver, dsn)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,6 +29,9 @@ func TestMain(m *testing.M) {
 	if path := os.Getenv(receiverVariable); path != "" {
 		receive(path, os.Getenv(receiverAddress))
 	}
+	if text := os.Getenv(attackVariable); text != "" {
+		attackAs(text)
+	}
 	dir, err := os.MkdirTemp("", "gt06-e2e-")
 	if err != nil {
 		panic(err)

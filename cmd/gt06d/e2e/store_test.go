@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"database/sql"
 	"encoding/json"
 	"strings"
 	"testing"
@@ -56,13 +55,6 @@ func TestStoreBudgetAndVerify(t *testing.T) {
 				t.Errorf("%+v of %d frames", v, res.Sent)
 			}
 			db := openRows(t, d)
-			if dsn != "" {
-				var err error
-				if db, err = sql.Open("mysql", dsn); err != nil {
-					t.Fatal(err)
-				}
-				t.Cleanup(func() { _ = db.Close() })
-			}
 			gone := int64(0)
 			for _, q := range []string{"DELETE FROM heartbeats", "DELETE FROM alarms"} {
 				r, err := db.ExecContext(t.Context(), q)
