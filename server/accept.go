@@ -14,7 +14,7 @@ const (
 	// kernel and level-triggered epoll would report it for ever.
 	sessionEvents = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLPRI | 1<<31 // EPOLLET
 	// acceptBurst bounds how long accepting keeps the others waiting.
-	acceptBurst = 128
+	acceptBurst = 32
 	// replacedSilence is how long a connection whose IMEI came back on another
 	// one may be silent. A twin that still speaks is left alone.
 	replacedSilence = 60 * time.Second
@@ -153,6 +153,7 @@ func (l *loop) drop(s *Session, why CloseReason) {
 	l.sessions.Add(-1)
 	if s.loggedIn() {
 		l.s.registry.leave(s.device.IMEI, s)
+		l.leaves(s)
 	}
 	l.abandon(s, ErrOffline)
 	l.s.cfg.Keeper.Drop(s.id)

@@ -24,39 +24,30 @@ func (n *nowhere) Sync(uint64, time.Duration) error { return nil }
 func (n *nowhere) Room() error                      { return nil }
 func (n *nowhere) End() uint64                      { return n.pos }
 
-// newTestServer makes a server of one loop that writes nowhere and is driven by
-// hand.
-func newTestServer(t *testing.T) *Server {
+// byHand makes a server of one loop that writes nowhere, and returns what turns
+// the loop once.
+func byHand(t *testing.T, limits Limits) (s *Server, addr string, turn func()) {
 	t.Helper()
 	s, err := New(Config{
 		Loops: 1, NewAppender: func() Appender { return &nowhere{} }, Directory: everybody{},
-		Decoder: &protocol.Decoder{}, Logger: zap.NewNop(), Registerer: prometheus.NewRegistry(),
+		Decoder: &protocol.Decoder{}, Limits: limits, Logger: zap.NewNop(), Registerer: prometheus.NewRegistry(),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s
-}
-
-// TestNoAllocationPerFrame drives one loop by hand: events, batch, answers.
-func TestNoAllocationPerFrame(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector allocates")
-	}
+	l := s.loops[0]
+	t.Cleanup(l.close)
 	ln, err := Listen("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close() //nolint:errcheck // a test's own listener
-	s := newTestServer(t)
-	l := s.loops[0]
-	defer l.close()
+	t.Cleanup(func() { _ = ln.Close() })
 	if err := l.listen(ln); err != nil {
 		t.Fatal(err)
 	}
 	events := make([]unix.EpollEvent, 16)
-	round := func() {
-		n, err := unix.EpollWait(l.ep, events, 1000)
+	return s, ln.Addr().String(), func() {
+		n, err := unix.EpollWait(l.ep, events, l.patience())
 		if err != nil && n < 0 {
 			return
 		}
@@ -64,9 +55,17 @@ func TestNoAllocationPerFrame(t *testing.T) {
 		l.collect(events[:n])
 		l.batch()
 	}
-	c := dial(t, ln.Addr().String())
+}
+
+// TestNoAllocationPerFrame drives one loop by hand: events, batch, answers.
+func TestNoAllocationPerFrame(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	s, addr, turn := byHand(t, Limits{Frames: -1})
+	c := dial(t, addr)
 	write(t, c, unhex(t, loginHex))
-	eventually(t, "the login is served", func() bool { round(); return s.count.in[1].Load() == 1 })
+	eventually(t, "the login is served", func() bool { turn(); return s.count.in[1].Load() == 1 })
 	expect(t, c, answerTo(t, 0x01, 1))
 
 	const frames = 64
@@ -74,7 +73,7 @@ func TestNoAllocationPerFrame(t *testing.T) {
 	answers := make([]byte, 10*frames)
 	allocs := testing.AllocsPerRun(200, func() {
 		_, _ = c.Write(burst)
-		round()
+		turn()
 		_, _ = io.ReadFull(c, answers)
 	})
 	if allocs >= 1 {

@@ -279,10 +279,13 @@ func (l *loop) login(s *Session, m *protocol.Message) CloseReason {
 			return CloseAddressMax
 		}
 	}
-	if !s.loggedIn() && l.s.admission.flaps(uint64(m.IMEI), l.now) {
-		l.s.count.flaps.Add(1)
-		s.state.set(stateFlapping)
-		l.s.trouble(&l.s.devices, m.IMEI, TroubleFlapping, s, "")
+	if !s.loggedIn() {
+		if l.s.admission.flaps(uint64(m.IMEI), l.now) {
+			l.s.count.flaps.Add(1)
+			s.state.set(stateFlapping)
+			l.s.trouble(&l.s.devices, m.IMEI, TroubleFlapping, s, "")
+		}
+		l.arrives(s, m.IMEI)
 	}
 	offset := m.UTCOffset
 	if settings.UTCOffset != nil {

@@ -29,12 +29,13 @@ type Limits struct {
 // DefaultLimits are the deadlines of RELIABILITY.md section 5: a tracker logs
 // in at once and sends a heartbeat every 3 to 5 minutes. The budgets are so
 // large that a fleet behind one carrier's network meets none of them when it
-// comes back all at once.
+// comes back all at once. A device that was away brings what it kept: 2000
+// frames at once and 200 a second are more than its radio can send.
 func DefaultLimits() Limits {
 	return Limits{
 		Connections: 100_000, UnknownDevices: 50_000,
 		Login: 10 * time.Second, Frame: 10 * time.Second, Idle: 10 * time.Minute, Write: 10 * time.Second,
-		Accepts: 5000, NetworkAccepts: 2000, FailedLogins: 30_000, NetworkFailedLogins: 3000, AddressDevices: 25_000, DeviceLogins: 5, Frames: 5000,
+		Accepts: 5000, NetworkAccepts: 2000, FailedLogins: 30_000, NetworkFailedLogins: 3000, AddressDevices: 25_000, DeviceLogins: 5, Frames: 200,
 	}
 }
 
@@ -78,6 +79,7 @@ type admission struct {
 	proven   table  // networks a device came from, and when
 	devices  budget // unknown IMEIs, by address
 	logins   budget // by IMEI
+	surges   table  // devices, and until when they have brought what is due
 }
 
 func newAdmission(l *Limits) *admission {
@@ -89,6 +91,7 @@ func newAdmission(l *Limits) *admission {
 		proven:   newTable(tableSize),
 		devices:  newBudget(tableSize, l.AddressDevices, hour),
 		logins:   newBudget(tableSize, l.DeviceLogins, minute),
+		surges:   newTable(tableSize),
 	}
 }
 
@@ -154,4 +157,17 @@ func (a *admission) flaps(imei uint64, now int64) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return !a.logins.take(imei, now)
+}
+
+// owes notes until when, in milliseconds, a device has brought what is due, and
+// returns until when it had before; 0: nothing is known of it.
+func (a *admission) owes(imei uint64, until int64) (before int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	b, known := a.surges.find(imei)
+	if known {
+		before = b.at
+	}
+	*b = bucket{key: imei, at: max(before, until, 1)}
+	return before
 }

@@ -45,6 +45,7 @@ type loop struct {
 	slots  []*Session // by epoll slot
 	free   []int32
 	ready  []*Session            // of the batch being collected
+	greedy []*Session            // of order
 	again  []*Session            // must be looked at in the next batch
 	owing  map[*Session]struct{} // need older records: answers the kernel did not take, held input
 	down   map[*Session][]*downlink
@@ -275,12 +276,13 @@ func (l *loop) batch() {
 }
 
 // intake peeks every ready session and cuts, decodes and answers its frames in
-// memory. Sessions the arena has no room for wait for the next batch.
+// memory. Sessions there is no room for wait for the next batch.
 func (l *loop) intake() {
 	w := &l.work
 	w.reset(l.s.cfg.Now())
+	l.order()
 	for i, s := range l.ready {
-		if len(w.input)-w.used < chunk {
+		if len(w.input)-w.used < chunk || len(w.records) >= full {
 			for _, late := range l.ready[i:] {
 				late.state.clear(stateQueued)
 				l.later(late)
@@ -305,7 +307,14 @@ func (l *loop) intake() {
 func (l *loop) read(s *Session) {
 	w := &l.work
 	held := copy(w.input[w.used:], s.held)
-	buf := w.input[w.used+held : w.used+chunk]
+	most := min(held+look, chunk)
+	switch {
+	case s.state.take(stateLong):
+		most = chunk
+	case !s.loggedIn():
+		most = firstLook
+	}
+	buf := w.input[w.used+held : w.used+most]
 	n, err := peek(s.fd, buf)
 	switch {
 	case errors.Is(err, unix.EAGAIN):
@@ -331,11 +340,15 @@ func (l *loop) read(s *Session) {
 	w.used += len(b)
 	s.batch.input = max(0, parsed-held)
 	s.batch.held = b[min(parsed, held):held]
-	l.spend(s, parsed)
 
 	switch {
-	case n == len(buf) && s.batch.input > 0:
+	case n == len(buf) && s.batch.input > 0: // and not half of a frame
 		l.later(s)
+		s.state.clear(stateHalf)
+		return
+	case n == len(buf) && most < chunk:
+		l.later(s)
+		s.state.set(stateLong)
 	case s.state.has(stateUrgent) && l.beyondMark(s, n, s.batch.input):
 		return
 	case s.state.has(stateHangUp) && s.batch.close == closeNone && !s.state.has(stateAgain):
@@ -388,6 +401,7 @@ func (l *loop) release() {
 		if s.batch.input == 0 {
 			continue
 		}
+		l.spend(s)
 		if err := release(s.fd, l.work.input, s.batch.input); err != nil && s.batch.close == closeNone {
 			s.batch.close = CloseReset
 		}

@@ -129,7 +129,7 @@ func TestContradictionsAreNotGuessedAt(t *testing.T) {
 		if err := p.serverSends([]byte("1234")); err != nil {
 			t.Fatal(err)
 		}
-		s := newTestServer(t)
+		s, _, _ := byHand(t, Limits{})
 		l := s.loops[0]
 		c := &Session{fd: p.server, home: l}
 		l.add(c)

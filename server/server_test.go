@@ -428,7 +428,7 @@ func TestDeadlines(t *testing.T) {
 func TestDeviceThatDoesNotReadIsHungUp(t *testing.T) {
 	t.Parallel()
 	log := &memoryLog{}
-	s, addr := start(t, log, func(c *Config) { c.Limits.Write = time.Second })
+	s, addr := start(t, log, func(c *Config) { c.Limits.Write, c.Limits.Frames = time.Second, -1 })
 	c := dial(t, addr)
 	write(t, c, unhex(t, loginHex))
 	beats := bytes.Repeat(unhex(t, beatHex), 1000)

@@ -66,6 +66,7 @@ const (
 	stateHangUp                               // the device ended its side: read to the end, then close
 	stateUrgent                               // urgent data was seen: the kernel stops reads at its mark
 	stateHalf                                 // half a frame waits
+	stateLong                                 // its frame is longer than a look
 	stateVerified                             // sent a valid frame after its login
 	stateFramed                               // a whole frame has come
 	stateUnplaced                             // taken over; where its streams stand is not known yet
