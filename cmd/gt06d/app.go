@@ -65,6 +65,7 @@ type app struct {
 	board    *board.Board
 	trend    trend
 	clock    clock
+	cores    int // loops
 	memory   control.Memory
 	most     int // connections
 
@@ -109,6 +110,7 @@ func open(ctx context.Context, cfg config.Config, stderr io.Writer, env func(str
 		}
 	}()
 	a.memory = limitMemory(cfg.Memory, env)
+	a.cores = shareCores(env)
 	if a.up, err = handover.NewUpgrader(a.fail); err != nil {
 		return nil, err
 	}
@@ -242,6 +244,7 @@ func (a *app) gather() error {
 		return cli.Fail(cli.Usage, err)
 	}
 	a.server, err = server.New(server.Config{
+		Loops:      a.cores,
 		Answers:    answers,
 		Proxies:    balancers,
 		CheckDigit: a.cfg.Devices.CheckDigit,

@@ -39,7 +39,10 @@ func (w *Writer) next() *batch {
 func (w *Writer) ahead() {
 	coming, b, limit := make(chan *batch, 1), w.take(), w.log.Durable()
 	w.coming = coming
-	go func() { coming <- w.read(b, limit) }()
+	go func() {
+		background()
+		coming <- w.read(b, limit)
+	}()
 }
 
 // settle waits until nothing is being read. What was read is kept.

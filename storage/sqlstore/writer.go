@@ -200,8 +200,10 @@ func (w *Writer) say(change func(*Status)) {
 }
 
 // Run moves records until the context ends. It never gives up on a database:
-// it backs off, and the log keeps what waits. Only ErrFenced ends it.
+// it backs off, and the log keeps what waits. Only ErrFenced ends it. The
+// goroutine's thread runs behind all others for good.
 func (w *Writer) Run(ctx context.Context) error {
+	background()
 	defer w.closeReader()
 	wait := time.Duration(0)
 	maintained := time.Time{}
