@@ -19,10 +19,8 @@ func TestStoreBudgetAndVerify(t *testing.T) {
 	for name, args := range map[string][]string{"sqlite": nil, "mariadb": {"--store", "mariadb"}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			dsn := ""
 			if args != nil {
-				dsn = mariadbtest.Schema(t)
-				args = append(args, "--dsn", dsn)
+				args = append(args, "--dsn", mariadbtest.Schema(t))
 			}
 			d := newDaemon(t, args...)
 			d.start()
