@@ -37,11 +37,15 @@ race:
 e2e:
 	$(GO) test -v -parallel 8 ./cmd/gt06d/e2e
 
-# Every fuzz test of the repository, one after the other.
+# Every fuzz test of the repository, one after the other. At the end of its time
+# Go before 1.27 now and then reports its own deadline as the failure (golang/go
+# #75804): that line without an input that failed is the end, not a finding.
 FUZZTIME ?= 10m
 fuzz:
-	@git grep -n '^func Fuzz' -- '*_test.go' | sed -E 's|([^:]*)/[^/:]*:[0-9]+:func (Fuzz[A-Za-z0-9]*).*|\1 \2|' | while read -r dir name; do \
-	echo "$$name in $$dir"; $(GO) test "./$$dir" -run xxx -fuzz "^$$name$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 2s || exit 1; done
+	@log=$$(mktemp); trap 'rm -f $$log' EXIT; set -o pipefail; \
+	git grep -n '^func Fuzz' -- '*_test.go' | sed -E 's|([^:]*)/[^/:]*:[0-9]+:func (Fuzz[A-Za-z0-9]*).*|\1 \2|' | while read -r dir name; do \
+	echo "$$name in $$dir"; $(GO) test "./$$dir" -run xxx -fuzz "^$$name$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 2s 2>&1 | tee $$log || \
+	{ grep -qx ' *context deadline exceeded' $$log && ! grep -q 'Failing input' $$log; } || exit 1; done
 
 # Mutants of protocol that its tests let live; the share of those killed is at
 # the end. About half an hour on two cores; the limit is for mutants that loop and allocate.
