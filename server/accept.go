@@ -162,7 +162,6 @@ func (l *loop) drop(s *Session, why CloseReason) {
 	l.slots[s.slot] = nil
 	l.free = append(l.free, s.slot)
 	s.state.clear(stateAgain | statePaced) // it may still be in the lists
-	s.batch = batchState{}
 	_ = unix.Shutdown(s.fd, unix.SHUT_RDWR)
 	_ = l.watch(s.fd, unix.EPOLL_CTL_DEL, 0, 0, 0)
 	_ = unix.Close(s.fd)

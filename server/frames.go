@@ -25,7 +25,8 @@ type work struct {
 	used    int
 	answers []byte
 	records []Record
-	ends    []int // of each record's answer in answers: it may move while it grows
+	ends    []int            // of each record's answer in answers: it may move while it grows
+	states  [1024]batchState // of the sessions in it
 	links   []*Record
 	framer  protocol.Framer
 	msg     protocol.Message

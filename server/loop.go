@@ -220,6 +220,15 @@ func (l *loop) queue(s *Session) {
 	}
 }
 
+// leave takes a session out of the batch that is being collected or done, and
+// returns what it did to it.
+func (l *loop) leave(s *Session) *batchState {
+	b := s.batch
+	s.batch = nil
+	s.state.clear(stateQueued)
+	return b
+}
+
 // later looks at the session again in the next batch: edge-triggered epoll
 // will not say again what it has said.
 func (l *loop) later(s *Session) {
@@ -280,17 +289,22 @@ func (l *loop) batch() {
 func (l *loop) intake() {
 	w := &l.work
 	w.reset(l.s.cfg.Now())
-	l.order()
+	behind := l.order()
+	most := full
 	for i, s := range l.ready {
-		if len(w.input)-w.used < chunk || len(w.records) >= full {
+		if i == behind {
+			most = min(full, len(w.records)+rest)
+		}
+		if len(w.input)-w.used < chunk || len(w.records) >= most || i == len(w.states) {
 			for _, late := range l.ready[i:] {
-				late.state.clear(stateQueued)
+				l.leave(late)
 				l.later(late)
 			}
 			l.ready = l.ready[:i]
 			return
 		}
-		s.batch = batchState{device: s.device, first: len(w.records)}
+		s.batch = &w.states[i]
+		*s.batch = batchState{device: s.device, first: len(w.records)}
 		if s.state.has(stateUnplaced) && !l.place(s) || len(s.unsent) > 0 && !l.flush(s) {
 			continue
 		}
@@ -474,9 +488,9 @@ func (l *loop) interest(s *Session, writing bool) {
 // finish ends the batch: registers who proved itself, closes who is to close.
 func (l *loop) finish() {
 	for _, s := range l.ready {
-		s.state.clear(stateQueued)
+		b := l.leave(s)
 		switch {
-		case s.batch.frames == 0:
+		case b.frames == 0:
 		case !s.state.has(stateVerified):
 			s.state.set(stateVerified)
 			l.register(s)
@@ -485,7 +499,7 @@ func (l *loop) finish() {
 		case !s.current.Load() && !s.state.has(stateTwin):
 			l.twin(s)
 		}
-		if why := s.batch.close; why != closeNone && (len(s.unsent) == 0 || why != CloseEOF) {
+		if why := b.close; why != closeNone && (len(s.unsent) == 0 || why != CloseEOF) {
 			l.drop(s, why)
 		}
 	}
@@ -528,8 +542,7 @@ func (l *loop) undo() {
 // sends again.
 func (l *loop) unanswered() {
 	for _, s := range l.ready {
-		s.state.clear(stateQueued)
-		if s.batch.records > 0 {
+		if l.leave(s).records > 0 {
 			l.drop(s, CloseRoom)
 		} else {
 			l.later(s)
@@ -558,7 +571,7 @@ func (l *loop) halt(err error) {
 // postpone leaves all that is ready to a later batch.
 func (l *loop) postpone() {
 	for _, s := range l.ready {
-		s.state.clear(stateQueued)
+		l.leave(s)
 		l.later(s)
 	}
 	l.ready = l.ready[:0]

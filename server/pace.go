@@ -12,10 +12,10 @@ type pace struct {
 
 const (
 	// surge is how many seconds' worth a connection may bring at once.
-	surge = 10
-	// look is how much of a connection's input one batch takes: some hundred
-	// frames. A frame that is longer is seen whole (chunk).
-	look = 8 << 10
+	surge = 2
+	// look is how much of a connection's input one batch takes: fifty frames or
+	// a hundred. A frame that is longer is seen whole (chunk).
+	look = 2 << 10
 	// firstLook is that before a login: how much may follow it is not known yet.
 	firstLook = 1 << 10
 	// full is how many records a batch has at most, give or take a look: how
@@ -24,6 +24,9 @@ const (
 	// few is how many records a connection may bring at once before others come
 	// first.
 	few = 64
+	// rest is how many records those who come behind others bring into a batch
+	// together, give or take a look: a millisecond's.
+	rest = 128
 
 	// unit is how many bytes count as a record, too: a long frame is not cheaper
 	// than many short ones.
@@ -45,8 +48,9 @@ func (l *loop) ahead(s *Session) bool {
 	return !s.state.has(stateVerified) || s.due-l.now*1000 > few*l.s.pace.each
 }
 
-// order puts those who brought much behind the others.
-func (l *loop) order() {
+// order puts those who brought much behind the others, and returns where they
+// begin.
+func (l *loop) order() (behind int) {
 	first := l.ready[:0]
 	for _, s := range l.ready {
 		if l.ahead(s) {
@@ -55,9 +59,11 @@ func (l *loop) order() {
 			first = append(first, s)
 		}
 	}
+	behind = len(first)
 	l.ready = append(first, l.greedy...)
 	clear(l.greedy)
 	l.greedy = l.greedy[:0]
+	return behind
 }
 
 // arrives gives a connection what its device has left of its surge, and takes

@@ -231,13 +231,13 @@ func (l *loop) resume(s *Session, t *tail, report *Resumed) error {
 	}
 	if owed := t.out - at.written; owed > 0 {
 		report.Resent += owed
-		s.batch = batchState{}
+		s.batch = new(batchState)
 		l.now = l.s.clock()
 		l.send(s, t.answers[uint64(len(t.answers))-owed:], l.app.End())
 		if s.batch.close != closeNone && !at.closed {
 			return fmt.Errorf("send %d recorded bytes: %v", owed, s.batch.close)
 		}
-		s.batch = batchState{}
+		s.batch = nil
 	}
 	return nil
 }

@@ -30,7 +30,7 @@ type Session struct {
 	// owedPos is where in the log the oldest record of unsent and held is.
 	owedPos uint64
 
-	batch batchState
+	batch *batchState // while it is in one
 	state sessionState
 
 	early  uint8 // frames before a login
@@ -44,6 +44,8 @@ type Session struct {
 
 // batchState is what one batch does to a session. Nothing of it counts before
 // the records are appended: until then it can be thrown away and done again.
+// It is the batch's and not the session's because few of many sessions are in
+// one at a time.
 type batchState struct {
 	device   protocol.Session // before the batch
 	input    int              // bytes parsed, to be released

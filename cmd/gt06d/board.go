@@ -134,16 +134,16 @@ func (a *app) remember(ctx context.Context, store *sqlstore.Store) {
 }
 
 // learn tells the board what the database says of the devices.
-func (a *app) learn(list []sqlstore.Device) {
-	known := make([]board.Known, len(list))
-	for i := range list {
-		d := &list[i]
-		known[i] = board.Known{IMEI: d.IMEI, Name: d.Name, Model: d.Model, Status: d.Status, Seen: d.LastSeen}
-		if !d.FixTime.IsZero() && d.HasFix {
-			known[i].Fix = board.Fix{Time: d.FixTime.Unix(), Latitude: d.Latitude, Longitude: d.Longitude, SpeedKMH: d.SpeedKMH, Course: d.Course}
-		}
-	}
-	a.board.Fleet.Learn(known)
+func (a *app) learn(each func(learn func(*sqlstore.Device)) error) error {
+	return a.board.Fleet.Learn(func(learn func(*board.Known)) error {
+		return each(func(d *sqlstore.Device) {
+			known := board.Known{IMEI: d.IMEI, Name: d.Name, Model: d.Model, Status: d.Status, Seen: d.LastSeen}
+			if !d.FixTime.IsZero() && d.HasFix {
+				known.Fix = board.Fix{Time: d.FixTime.Unix(), Latitude: d.Latitude, Longitude: d.Longitude, SpeedKMH: d.SpeedKMH, Course: d.Course}
+			}
+			learn(&known)
+		})
+	})
 }
 
 // stored tells the board what was committed.

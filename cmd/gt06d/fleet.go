@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"unique"
 
 	"go.uber.org/zap"
 
@@ -26,10 +27,10 @@ import (
 // in a file, because a server that starts while the database is away must not
 // take its fleet for strangers, nor a blocked device for a good one.
 type directory struct {
-	learn    func([]sqlstore.Device) // hears of each look
+	learn    func(each func(learn func(*sqlstore.Device)) error) error // hears of each look
 	path     string
 	standard string // the configuration's policy
-	devices  atomic.Pointer[map[protocol.IMEI]registered]
+	devices  atomic.Pointer[map[protocol.IMEI]unique.Handle[said]]
 	policy   atomic.Pointer[string] // the operator's, nil: the standard
 	mu       sync.Mutex             // of the file
 }
@@ -41,8 +42,27 @@ type registered struct {
 	Status    string `json:"status"`
 }
 
-func (r registered) same(o registered) bool {
-	return r.Model == o.Model && r.Status == o.Status && (r.UTCOffset == nil) == (o.UTCOffset == nil) && (r.UTCOffset == nil || *r.UTCOffset == *o.UTCOffset)
+// said is the same in memory. Most devices share theirs.
+type said struct {
+	model, status string
+	offset        int32 // seconds east of UTC
+	ownOffset     bool  // the device's own holds
+}
+
+func (r *registered) said() unique.Handle[said] {
+	v := said{model: r.Model, status: r.Status, ownOffset: r.UTCOffset == nil}
+	if r.UTCOffset != nil {
+		v.offset = *r.UTCOffset
+	}
+	return unique.Make(v)
+}
+
+// utcOffset returns nil for the device's own.
+func (v *said) utcOffset() *int32 {
+	if v.ownOffset {
+		return nil
+	}
+	return &v.offset
 }
 
 // directoryFile is devices.json, see readState.
@@ -67,15 +87,19 @@ func (d *directory) Device(imei protocol.IMEI) (server.DeviceSettings, bool) {
 	if m == nil {
 		return server.DeviceSettings{}, false
 	}
-	r, known := (*m)[imei]
-	s := server.DeviceSettings{Model: r.Model, UTCOffset: r.UTCOffset}
-	switch {
-	case r.Status == sqlstore.StatusBlocked:
-		s.Refuse = server.CloseBlocked
-	case !known && d.effective() == config.PolicyAllow:
-		s.Refuse = server.CloseNotAllowed
+	of, known := (*m)[imei]
+	if !known {
+		if d.effective() == config.PolicyAllow {
+			return server.DeviceSettings{Refuse: server.CloseNotAllowed}, false
+		}
+		return server.DeviceSettings{}, false
 	}
-	return s, known
+	v := of.Value()
+	s := server.DeviceSettings{Model: v.model, UTCOffset: v.utcOffset()}
+	if v.status == sqlstore.StatusBlocked {
+		s.Refuse = server.CloseBlocked
+	}
+	return s, true
 }
 
 // effective returns the policy that holds.
@@ -93,10 +117,10 @@ func (d *directory) read(path, standard string) error {
 	if err := readState(path, &f); err != nil || f.Version == 0 {
 		return err
 	}
-	m := make(map[protocol.IMEI]registered, len(f.Devices))
+	m := make(map[protocol.IMEI]unique.Handle[said], len(f.Devices))
 	for s, r := range f.Devices {
 		if imei, err := protocol.ParseIMEI(s); err == nil {
-			m[imei] = r
+			m[imei] = r.said()
 		}
 	}
 	d.devices.Store(&m)
@@ -108,18 +132,19 @@ func (d *directory) read(path, standard string) error {
 
 // load reads the table of devices and says whether it is another than before.
 func (d *directory) load(ctx context.Context, s *sqlstore.Store) (changed bool, err error) {
-	list, err := s.Devices(ctx)
+	m := make(map[protocol.IMEI]unique.Handle[said], d.Len())
+	err = d.learn(func(learn func(*sqlstore.Device)) error {
+		return s.EachDevice(ctx, func(of *sqlstore.Device) {
+			if imei, err := protocol.ParseIMEI(of.IMEI); err == nil {
+				m[imei] = (&registered{Model: of.Model, UTCOffset: of.UTCOffset, Status: of.Status}).said()
+			}
+			learn(of)
+		})
+	})
 	if err != nil {
 		return false, err
 	}
-	d.learn(list)
-	m := make(map[protocol.IMEI]registered, len(list))
-	for i := range list {
-		if imei, err := protocol.ParseIMEI(list[i].IMEI); err == nil {
-			m[imei] = registered{Model: list[i].Model, UTCOffset: list[i].UTCOffset, Status: list[i].Status}
-		}
-	}
-	if old := d.devices.Load(); old != nil && maps.EqualFunc(m, *old, registered.same) {
+	if old := d.devices.Load(); old != nil && maps.Equal(m, *old) {
 		return false, nil
 	}
 	d.devices.Store(&m)
@@ -134,8 +159,9 @@ func (d *directory) save() error {
 		f.Policy = *p
 	}
 	if m := d.devices.Load(); m != nil {
-		for imei, r := range *m {
-			f.Devices[imei.String()] = r
+		for imei, of := range *m {
+			v := of.Value()
+			f.Devices[imei.String()] = registered{Model: v.model, UTCOffset: v.utcOffset(), Status: v.status}
 		}
 	}
 	return writeState(d.path, f)

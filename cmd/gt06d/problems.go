@@ -68,17 +68,15 @@ func (a *app) Problems(ctx context.Context) ([]control.Problem, error) {
 				list = append(list, problem(imei.String(), string(p.Kind), p.Count, time.UnixMicro(p.Last), event.Zone(p.Zone)))
 			}
 		}
-		known, err := store.Devices(ctx)
-		if err != nil {
-			return nil, err
-		}
 		names := map[string]string{}
-		for i := range known {
-			d := &known[i]
+		err := store.EachDevice(ctx, func(d *sqlstore.Device) {
 			names[d.IMEI] = d.Name
 			if d.Status == sqlstore.StatusQuarantined {
 				list = append(list, problem(d.IMEI, sqlstore.StatusQuarantined, 1, d.LastSeen, ""))
 			}
+		})
+		if err != nil {
+			return nil, err
 		}
 		for i := range list {
 			list[i].Name = names[list[i].IMEI]

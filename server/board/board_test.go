@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -85,7 +86,18 @@ func TestFleet(t *testing.T) {
 	}
 	peer := netip.MustParseAddrPort("192.0.2.1:4711")
 	low, full, off := int64(10), int64(90), false
-	f.Learn([]Known{{IMEI: one.String(), Name: "van", Status: "allowed", Seen: now.Add(-time.Hour), Fix: fix(one, now.Add(-time.Hour), 10)}, {IMEI: two.String(), Status: "blocked"}})
+	table := func(list ...Known) {
+		err := f.Learn(func(learn func(*Known)) error {
+			for i := range list {
+				learn(&list[i])
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	table(Known{IMEI: one.String(), Name: "van", Status: "allowed", Seen: now.Add(-time.Hour), Fix: fix(one, now.Add(-time.Hour), 10)}, Known{IMEI: two.String(), Status: "blocked"})
 	if got := problems(one) + " " + problems(two); got != "silent silent,no fix,blocked" {
 		t.Errorf("from the database: %q", got)
 	}
@@ -134,8 +146,12 @@ func TestFleet(t *testing.T) {
 	if n, _ = shown(turn); n != 1 {
 		t.Errorf("%d devices changed, one hung up", n)
 	}
+	// A table that is not read to its end says of nobody that he is gone.
+	if err := f.Learn(func(func(*Known)) error { return io.ErrUnexpectedEOF }); !errors.Is(err, io.ErrUnexpectedEOF) || problems(two) == "no such device" {
+		t.Errorf("half a table: %v, %q", err, problems(two))
+	}
 	// Who is gone from the database is forgotten.
-	f.Learn([]Known{{IMEI: one.String(), Status: "allowed"}})
+	table(Known{IMEI: one.String(), Status: "allowed"})
 	if got := problems(two); got != "no such device" {
 		t.Errorf("a deleted device: %q", got)
 	}

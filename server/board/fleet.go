@@ -21,6 +21,9 @@ type Fleet struct {
 	mu      sync.Mutex
 	devices map[protocol.IMEI]*vehicle
 	turn    uint64 // of the last look at who is online
+
+	learning sync.Mutex // one at a time
+	read     uint32     // of the last reading of the table
 }
 
 // Known is what the database says of a device: when it is read, and each
@@ -84,7 +87,8 @@ type vehicle struct {
 	online              uint64         // the turn in which it was connected
 	shown               uint64         // the turn in which it changed
 	troubles            []string
-	battery             int8 // per cent, below 0: not said
+	read                uint32 // the reading of the table that it was in last
+	battery             int8   // per cent, below 0: not said
 	ignition, charging  said
 	adopted             bool // connected, taken over from another process, and not heard since
 	wasOnline, inStep   bool
@@ -143,33 +147,42 @@ func (f *Fleet) entry(imei protocol.IMEI) *vehicle {
 	return d
 }
 
-// Learn takes what the database has, all of it: who is gone from it and not
-// connected is forgotten.
-func (f *Fleet) Learn(list []Known) {
+// Learn takes what the database has, all that each yields: who is gone from it
+// and not connected is forgotten. An error is each's, and forgets nobody.
+func (f *Fleet) Learn(each func(learn func(*Known)) error) error {
+	f.learning.Lock()
+	defer f.learning.Unlock()
+	f.read++
+	if err := each(f.learn); err != nil {
+		return err
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	there := make(map[protocol.IMEI]bool, len(list))
-	for i := range list {
-		imei, err := protocol.ParseIMEI(list[i].IMEI)
-		if err != nil {
-			continue
-		}
-		there[imei] = true
-		d, k := f.entry(imei), list[i]
-		if d.name != k.Name || d.model != k.Model || d.status != k.Status {
-			d.name, d.model, d.status, d.inStep = k.Name, k.Model, k.Status, false
-		}
-		if k.Seen.Unix() > d.seen {
-			d.seen, d.inStep = k.Seen.Unix(), false
-		}
-		if k.Fix.Time > d.place.at {
-			d.place, d.inStep = k.Fix.place(), false
-		}
-	}
 	for imei, d := range f.devices {
-		if !there[imei] && d.online != f.turn {
+		if d.read != f.read && d.online != f.turn {
 			delete(f.devices, imei)
 		}
+	}
+	return nil
+}
+
+func (f *Fleet) learn(k *Known) {
+	imei, err := protocol.ParseIMEI(k.IMEI)
+	if err != nil {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	d := f.entry(imei)
+	d.read = f.read
+	if d.name != k.Name || d.model != k.Model || d.status != k.Status {
+		d.name, d.model, d.status, d.inStep = k.Name, k.Model, k.Status, false
+	}
+	if k.Seen.Unix() > d.seen {
+		d.seen, d.inStep = k.Seen.Unix(), false
+	}
+	if k.Fix.Time > d.place.at {
+		d.place, d.inStep = k.Fix.place(), false
 	}
 }
 

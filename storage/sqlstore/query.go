@@ -26,18 +26,18 @@ type Device struct {
 	Course    float64
 }
 
-// Devices lists all devices by IMEI. Those of a model, or of a status, share the
-// string: who keeps the list for long keeps few.
-func (s *Store) Devices(ctx context.Context) ([]Device, error) {
+// EachDevice calls do with every device, by IMEI. The device is the next call's,
+// too; those of a model, or of a status, share the string: who keeps all of them
+// keeps few.
+func (s *Store) EachDevice(ctx context.Context, do func(*Device)) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	rows, err := s.db.QueryxContext(ctx, `SELECT d.imei, d.name, d.model, d.utc_offset_s, d.status, d.last_seen_at, l.received_at, l.fix_time, l.latitude, l.longitude, l.speed_kmh, l.course
 		FROM devices d LEFT JOIN latest_positions l ON l.device_id = d.id ORDER BY d.imei`)
 	if err != nil {
-		return nil, s.classify(err)
+		return s.classify(err)
 	}
 	defer rows.Close() //nolint:errcheck // Err is asked
-	var list []Device
 	words := map[string]string{}
 	shared := func(word string) string {
 		if _, known := words[word]; !known {
@@ -45,18 +45,18 @@ func (s *Store) Devices(ctx context.Context) ([]Device, error) {
 		}
 		return words[word]
 	}
+	var d Device
+	var name, model sql.NullString
+	var offset sql.NullInt32
+	var seen, received, fix any
+	var latitude, longitude, speed, course sql.NullFloat64
 	for rows.Next() {
-		var d Device
-		var name, model sql.NullString
-		var offset sql.NullInt32
-		var seen, received, fix any
-		var latitude, longitude, speed, course sql.NullFloat64
 		if err := rows.Scan(&d.IMEI, &name, &model, &offset, &d.Status, &seen, &received, &fix, &latitude, &longitude, &speed, &course); err != nil {
-			return nil, err
+			return err
 		}
-		d.Name, d.Model, d.Status = name.String, shared(model.String), shared(d.Status)
+		d.Name, d.Model, d.Status, d.UTCOffset = name.String, shared(model.String), shared(d.Status), nil
 		if offset.Valid {
-			d.UTCOffset = &offset.Int32
+			d.UTCOffset = new(offset.Int32)
 		}
 		d.LastSeen, d.FixTime = moment(seen), moment(fix)
 		if at := moment(received); at.After(d.LastSeen) { // last_seen_at is written rarely
@@ -64,9 +64,9 @@ func (s *Store) Devices(ctx context.Context) ([]Device, error) {
 		}
 		d.HasFix = latitude.Valid && longitude.Valid
 		d.Latitude, d.Longitude, d.SpeedKMH, d.Course = latitude.Float64, longitude.Float64, speed.Float64, course.Float64
-		list = append(list, d)
+		do(&d)
 	}
-	return list, rows.Err()
+	return rows.Err()
 }
 
 // LastFix returns how fast a device was at its last fix, and when that was. ok

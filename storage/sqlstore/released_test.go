@@ -48,7 +48,7 @@ func TestReleasedSchemasAreOpened(t *testing.T) {
 			if s.Version() != sqlstore.Schema() {
 				t.Errorf("%s: version %d after it was opened, want %d", file, s.Version(), sqlstore.Schema())
 			}
-			list, err := s.Devices(t.Context())
+			list, err := everyDevice(t, s)
 			if err != nil || len(list) != 1 || list[0].IMEI != "490154203237518" {
 				t.Errorf("%s: devices %+v, %v", file, list, err)
 			}

@@ -151,7 +151,7 @@ func TestFramesGoToTheirTables(t *testing.T) {
 				t.Fatalf("row %+v", r)
 			}
 		}
-		list, err := s.Devices(context.Background())
+		list, err := everyDevice(t, s)
 		if err != nil || len(list) != devices || !list[0].FixTime.Equal(base.Add((each-1)*time.Second)) || list[0].LastSeen.IsZero() {
 			t.Errorf("devices %+v, %v", list, err)
 		}
