@@ -206,7 +206,7 @@ func (l *loop) late(s *Session, wall int64) CloseReason {
 	}
 	waited := time.Duration(l.now-s.since) * time.Millisecond
 	switch {
-	case len(s.unsent) > 0:
+	case len(s.unsent()) > 0:
 		if waited > limits.Write {
 			return CloseWrite
 		}

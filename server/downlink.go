@@ -77,7 +77,7 @@ func (l *loop) command(s *Session) {
 			continue
 		}
 		w.answers = append(w.answers, d.bytes...)
-		l.record(s, nil, len(s.held), 0, len(d.bytes))
+		l.record(s, nil, len(s.held()), 0, len(d.bytes))
 		w.records[len(w.records)-1].Model = d.by
 		protocol.EachFrame(d.bytes, func(frame []byte) { w.tally.frame(protocol.TypeOf(frame), 0, 1) })
 		s.batch.commands++

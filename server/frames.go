@@ -327,7 +327,7 @@ func (l *loop) record(s *Session, input []byte, end int, flags Flags, n int) {
 	s.batch.answer += n
 	s.batch.records++
 	w.records = append(w.records, Record{
-		Conn: s.id, InputEnd: s.in - uint64(len(s.held)) + uint64(end), AnswerEnd: s.out + uint64(s.batch.answer),
+		Conn: s.id, InputEnd: s.in - uint64(len(s.held())) + uint64(end), AnswerEnd: s.out + uint64(s.batch.answer),
 		ReceivedAt: w.now, Flags: flags, Device: s.device.IMEI, UTCOffset: s.device.UTCOffset, Model: s.device.Model,
 		Input: input,
 	})

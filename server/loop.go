@@ -305,7 +305,7 @@ func (l *loop) intake() {
 		}
 		s.batch = &w.states[i]
 		*s.batch = batchState{device: s.device, first: len(w.records)}
-		if s.state.has(stateUnplaced) && !l.place(s) || len(s.unsent) > 0 && !l.flush(s) {
+		if s.state.has(stateUnplaced) && !l.place(s) || len(s.unsent()) > 0 && !l.flush(s) {
 			continue
 		}
 		if len(l.down) > 0 {
@@ -320,7 +320,7 @@ func (l *loop) intake() {
 // read peeks one connection and adds its frames to the batch.
 func (l *loop) read(s *Session) {
 	w := &l.work
-	held := copy(w.input[w.used:], s.held)
+	held := copy(w.input[w.used:], s.held())
 	most := min(held+look, chunk)
 	switch {
 	case s.state.take(stateLong):
@@ -447,15 +447,16 @@ func (l *loop) send(s *Session, b []byte, pos uint64) {
 	if n == len(b) {
 		return
 	}
-	s.unsent = append(s.unsent, b[n:]...)
-	l.owes(s, pos)
+	d := l.owes(s, pos)
+	d.unsent = append(d.unsent, b[n:]...)
 	s.since = l.now
 	l.interest(s, true)
 }
 
 // flush sends what waits and reports whether nothing waits any more.
 func (l *loop) flush(s *Session) bool {
-	n, err := send(s.fd, s.unsent)
+	d := s.owing
+	n, err := send(s.fd, d.unsent)
 	if err != nil {
 		s.batch.close = CloseReset
 		return false
@@ -463,11 +464,11 @@ func (l *loop) flush(s *Session) bool {
 	if n > 0 {
 		s.since = l.now
 	}
-	s.unsent = append(s.unsent[:0], s.unsent[n:]...)
-	if len(s.unsent) > 0 {
+	d.unsent = append(d.unsent[:0], d.unsent[n:]...)
+	if len(d.unsent) > 0 {
 		return false
 	}
-	s.unsent = nil
+	d.unsent = nil
 	s.state.clear(stateHalf) // its clock starts again
 	l.interest(s, false)
 	l.paid(s)
@@ -499,7 +500,7 @@ func (l *loop) finish() {
 		case !s.current.Load() && !s.state.has(stateTwin):
 			l.twin(s)
 		}
-		if why := b.close; why != closeNone && (len(s.unsent) == 0 || why != CloseEOF) {
+		if why := b.close; why != closeNone && (len(s.unsent()) == 0 || why != CloseEOF) {
 			l.drop(s, why)
 		}
 	}

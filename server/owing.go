@@ -20,25 +20,28 @@ func (l *loop) hold(s *Session, half []byte, end, peeked int) {
 
 // keep notes what is held after a batch.
 func (l *loop) keep(s *Session) {
-	s.held = append(s.held[:0], s.batch.held...)
-	if len(s.held) > 0 {
-		l.owes(s, l.inFlight.Load())
-		return
+	switch {
+	case len(s.batch.held) > 0:
+		d := l.owes(s, l.inFlight.Load())
+		d.held = append(d.held[:0], s.batch.held...)
+	case s.owing != nil:
+		s.owing.held = nil
+		l.paid(s)
 	}
-	s.held = nil
-	l.paid(s)
 }
 
 // owes notes that records from pos on are needed to go on with s after a kill.
-func (l *loop) owes(s *Session, pos uint64) {
-	if _, already := l.owing[s]; !already {
-		s.owedPos = pos
+func (l *loop) owes(s *Session, pos uint64) *debt {
+	if s.owing == nil {
+		s.owing = &debt{pos: pos}
 		l.owing[s] = struct{}{}
 	}
+	return s.owing
 }
 
 func (l *loop) paid(s *Session) {
-	if len(s.unsent) == 0 && len(s.held) == 0 {
+	if len(s.unsent()) == 0 && len(s.held()) == 0 {
+		s.owing = nil
 		delete(l.owing, s)
 	}
 }
@@ -46,8 +49,8 @@ func (l *loop) paid(s *Session) {
 // oldest returns where the oldest record begins that is needed; 0: none is.
 func (l *loop) oldest() (pos uint64) {
 	for s := range l.owing {
-		if pos == 0 || s.owedPos < pos {
-			pos = s.owedPos
+		if pos == 0 || s.owing.pos < pos {
+			pos = s.owing.pos
 		}
 	}
 	return pos
@@ -63,17 +66,17 @@ func (l *loop) carry(all bool) {
 	w.reset(l.s.cfg.Now())
 	var carried []*Session
 	for s := range l.owing {
-		if !all && start-s.owedPos <= lag {
+		if !all && start-s.owing.pos <= lag {
 			continue
 		}
 		r := Record{
 			Conn: s.id, InputEnd: s.in, AnswerEnd: s.out, ReceivedAt: w.now, Flags: Carry,
-			Device: s.device.IMEI, UTCOffset: s.device.UTCOffset, Model: s.device.Model, Input: s.held,
+			Device: s.device.IMEI, UTCOffset: s.device.UTCOffset, Model: s.device.Model, Input: s.owing.held,
 		}
-		if len(s.held) > 0 {
+		if len(s.owing.held) > 0 {
 			r.Flags |= Partial
 		}
-		w.answers = append(w.answers, s.unsent...)
+		w.answers = append(w.answers, s.owing.unsent...)
 		w.records = append(w.records, r)
 		w.ends = append(w.ends, len(w.answers))
 		carried = append(carried, s)
@@ -90,7 +93,7 @@ func (l *loop) carry(all bool) {
 		return
 	}
 	for _, s := range carried {
-		s.owedPos = start
+		s.owing.pos = start
 	}
 	l.settle()
 }

@@ -223,10 +223,10 @@ func (l *loop) resume(s *Session, t *tail, report *Resumed) error {
 		}
 		report.Discarded += n
 	}
-	s.in, s.out, s.held = t.in, t.out, t.held
+	s.in, s.out = t.in, t.out
 	s.state.clear(stateUnplaced)
-	if len(s.held) > 0 {
-		l.owes(s, l.app.End())
+	if len(t.held) > 0 {
+		l.owes(s, l.app.End()).held = t.held
 		l.later(s) // its rest may be here already, and the event was for less
 	}
 	if owed := t.out - at.written; owed > 0 {

@@ -20,15 +20,7 @@ type Session struct {
 	device  protocol.Session // as the next frame is decoded
 	in, out uint64           // stream offsets: input released, answers recorded
 
-	// held is half a frame that had to be taken out of the kernel: see hold.
-	held []byte
-
-	// unsent are answer bytes the kernel did not take. While there are any, the
-	// connection is not read: a device that does not read is not served more.
-	unsent []byte
-
-	// owedPos is where in the log the oldest record of unsent and held is.
-	owedPos uint64
+	owing *debt // nil: nothing
 
 	batch *batchState // while it is in one
 	state sessionState
@@ -57,6 +49,31 @@ type batchState struct {
 	commands int    // downlinks in the batch
 	held     []byte // what is held after the batch
 	close    CloseReason
+}
+
+// debt is what goes on with a session from one batch to the next. Few have one.
+type debt struct {
+	// held is half a frame that had to be taken out of the kernel: see hold.
+	held []byte
+	// unsent are answer bytes the kernel did not take. While there are any, the
+	// connection is not read: a device that does not read is not served more.
+	unsent []byte
+	// pos is where in the log the oldest record of both is.
+	pos uint64
+}
+
+func (s *Session) held() []byte {
+	if s.owing == nil {
+		return nil
+	}
+	return s.owing.held
+}
+
+func (s *Session) unsent() []byte {
+	if s.owing == nil {
+		return nil
+	}
+	return s.owing.unsent
 }
 
 // sessionState are the flags of a session.

@@ -323,3 +323,29 @@ func TestPages(t *testing.T) {
 		t.Errorf("a page that did not change: %d", w.Code)
 	}
 }
+
+// The table is read each minute: what has not changed is no garbage.
+func TestLearningWhatIsKnownAllocatesNothing(t *testing.T) {
+	f := newFleet()
+	known := make([]Known, 1000)
+	for n := range known {
+		known[n] = Known{IMEI: device.IMEI(n).String(), Name: "van", Model: "NT20", Status: "allowed", Seen: time.Unix(1, 0)}
+	}
+	each := func(learn func(*Known)) error {
+		for n := range known {
+			learn(&known[n])
+		}
+		return nil
+	}
+	look := func() {
+		if err := f.Learn(each); err != nil {
+			t.Error(err)
+		}
+	}
+	if look(); len(f.devices) != len(known) {
+		t.Fatalf("%d devices", len(f.devices))
+	}
+	if n := testing.AllocsPerRun(10, look); n > 10 {
+		t.Errorf("%.0f allocations for %d devices", n, len(known))
+	}
+}

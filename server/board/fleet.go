@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"time"
+	"unique"
 
 	"gt06/protocol"
 	"gt06/server"
@@ -77,21 +78,37 @@ type News struct {
 // connected or not: it holds nothing by reference but strings that others hold
 // too, and what few devices have. Times are Unix seconds.
 type vehicle struct {
-	imei                protocol.IMEI
-	name, model, status string
-	seen                int64
-	place               place
-	moved               int64          // when its place changed last, as the server's clock has it; 0: not since this process began
-	alarm               *raised        // the last one; nil: none
-	remote              netip.AddrPort // where it is connected from
-	online              uint64         // the turn in which it was connected
-	shown               uint64         // the turn in which it changed
-	troubles            []string
-	read                uint32 // the reading of the table that it was in last
-	battery             int8   // per cent, below 0: not said
-	ignition, charging  said
-	adopted             bool // connected, taken over from another process, and not heard since
-	wasOnline, inStep   bool
+	imei               protocol.IMEI
+	name               string
+	of                 unique.Handle[words]
+	rare               *rare // nil: nothing of it
+	seen               int64
+	place              place
+	moved              int64  // when its place changed last, as the server's clock has it; 0: not since this process began
+	online             uint64 // the turn in which it was connected
+	shown              uint64 // the turn in which it changed
+	read               uint32 // the reading of the table that it was in last
+	battery            int8   // per cent, below 0: not said
+	ignition, charging said
+	adopted            bool // connected, taken over from another process, and not heard since
+	wasOnline, inStep  bool
+}
+
+// words are what the operator says of many devices at once.
+type words struct{ model, status string }
+
+// rare is what few devices have.
+type rare struct {
+	alarm    raised // the last one; zero: none
+	troubles []string
+}
+
+// has returns it.
+func (d *vehicle) has() rare {
+	if d.rare == nil {
+		return rare{}
+	}
+	return *d.rare
 }
 
 // place is where a vehicle was: at 0 nowhere yet.
@@ -141,7 +158,7 @@ func newFleet() *Fleet {
 func (f *Fleet) entry(imei protocol.IMEI) *vehicle {
 	d := f.devices[imei]
 	if d == nil {
-		d = &vehicle{imei: imei, status: "allowed", battery: -1}
+		d = &vehicle{imei: imei, of: unique.Make(words{status: "allowed"}), battery: -1}
 		f.devices[imei] = d
 	}
 	return d
@@ -175,8 +192,8 @@ func (f *Fleet) learn(k *Known) {
 	defer f.mu.Unlock()
 	d := f.entry(imei)
 	d.read = f.read
-	if d.name != k.Name || d.model != k.Model || d.status != k.Status {
-		d.name, d.model, d.status, d.inStep = k.Name, k.Model, k.Status, false
+	if of := unique.Make(words{k.Model, k.Status}); d.name != k.Name || d.of != of {
+		d.name, d.of, d.inStep = k.Name, of, false
 	}
 	if k.Seen.Unix() > d.seen {
 		d.seen, d.inStep = k.Seen.Unix(), false
@@ -220,7 +237,7 @@ func (f *Fleet) Stored(n *News, now time.Time) {
 	for i := range n.Alarms {
 		if imei, err := protocol.ParseIMEI(n.Alarms[i].IMEI); err == nil {
 			d := f.entry(imei)
-			d.alarm = &raised{n.Alarms[i].Alarm, n.Alarms[i].Time}
+			d.rare = &rare{raised{n.Alarms[i].Alarm, n.Alarms[i].Time}, d.has().troubles}
 			n.Alarms[i].Name = d.name
 		}
 	}
@@ -233,7 +250,7 @@ func (f *Fleet) look(online []server.Online) {
 	for i := range online {
 		o := &online[i]
 		d := f.entry(o.IMEI)
-		d.online, d.remote, d.adopted = f.turn, o.Remote, o.Heard == 0
+		d.online, d.adopted = f.turn, o.Heard == 0
 		if o.Heard > d.seen {
 			d.seen, d.inStep = o.Heard, false
 		}
@@ -253,8 +270,8 @@ func (f *Fleet) trouble(all map[protocol.IMEI][]string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for imei, d := range f.devices {
-		if list := all[imei]; !slices.Equal(list, d.troubles) {
-			d.troubles, d.inStep = list, false
+		if list := all[imei]; !slices.Equal(list, d.has().troubles) {
+			d.rare, d.inStep = &rare{d.has().alarm, list}, false
 		}
 	}
 }
@@ -298,14 +315,14 @@ func (d *vehicle) problems(now time.Time, s Settings, began time.Time) []string 
 		{ProblemNoFix, d.place.at == 0},
 		{ProblemFrozen, d.frozen(now, s.Window, began)},
 		{ProblemBattery, d.battery >= 0 && d.battery <= lowBattery && d.charging != yes},
-		{ProblemBlocked, d.status == "blocked"},
-		{ProblemQuarantine, d.status == "quarantined"},
+		{ProblemBlocked, d.of.Value().status == "blocked"},
+		{ProblemQuarantine, d.of.Value().status == "quarantined"},
 	} {
 		if p.is {
 			list = append(list, p.name)
 		}
 	}
-	for _, t := range d.troubles {
+	for _, t := range d.has().troubles {
 		if !slices.Contains(list, t) {
 			list = append(list, t)
 		}
@@ -323,25 +340,31 @@ func (d *vehicle) frozen(now time.Time, window time.Duration, began time.Time) b
 // list returns the fleet, in no order.
 func (f *Fleet) list(online []server.Online, now time.Time, s Settings, began time.Time) []control.Device {
 	list := []control.Device{}
-	f.each(online, 0, func(d *vehicle) { list = append(list, d.describe(f.turn, now, s, began)) })
+	remotes := make(map[protocol.IMEI]netip.AddrPort, len(online))
+	for i := range online {
+		remotes[online[i].IMEI] = online[i].Remote
+	}
+	f.each(online, 0, func(d *vehicle) {
+		out := d.describe(now, s, began)
+		if remote, is := remotes[d.imei]; is {
+			out.Online, out.Remote = true, remote.String()
+		}
+		list = append(list, out)
+	})
 	return list
 }
 
-func (d *vehicle) describe(turn uint64, now time.Time, s Settings, began time.Time) control.Device {
+func (d *vehicle) describe(now time.Time, s Settings, began time.Time) control.Device {
 	out := control.Device{
-		IMEI: d.imei.String(), Name: d.name, Model: d.model, Status: d.status, Online: d.online == turn,
+		IMEI: d.imei.String(), Name: d.name, Model: d.of.Value().model, Status: d.of.Value().status,
 		Ignition: d.ignition.value(), Problems: d.problems(now, s, began),
 	}
 	if d.battery >= 0 {
 		battery := int64(d.battery)
 		out.Battery = &battery
 	}
-	if d.alarm != nil {
-		out.Alarm, out.AlarmTime = d.alarm.name, d.alarm.at
-	}
-	if out.Online {
-		out.Remote = d.remote.String()
-	}
+	alarm := d.has().alarm
+	out.Alarm, out.AlarmTime = alarm.name, alarm.at
 	if d.seen > 0 {
 		out.LastSeen = rfc3339(d.seen)
 	}

@@ -142,8 +142,8 @@ func (d *vehicle) appendRow(b []byte, turn uint64, now time.Time, s Settings, be
 	b = append(b, '[')
 	text(d.imei.String())
 	text(d.name)
-	text(d.model)
-	text(d.status)
+	text(d.of.Value().model)
+	text(d.of.Value().status)
 	flag(map[bool]said{true: yes, false: no}[d.online == turn])
 	number(d.seen > 0, float64(d.seen))
 	p, has := &d.place, d.place.at > 0
@@ -154,10 +154,7 @@ func (d *vehicle) appendRow(b []byte, turn uint64, now time.Time, s Settings, be
 	number(has, p.course)
 	flag(d.ignition)
 	number(d.battery >= 0, float64(d.battery))
-	var last raised
-	if d.alarm != nil {
-		last = *d.alarm
-	}
+	last := d.has().alarm
 	text(last.name)
 	text(last.at)
 	text(strings.Join(d.problems(now, s, began), ","))

@@ -1,7 +1,6 @@
 package keeper
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -73,7 +72,7 @@ type Link struct {
 // entry is what the keeper is to hold of one connection.
 type entry struct {
 	fd   int
-	blob []byte
+	blob string
 }
 
 // New makes a link to the keeper at path that is not connected yet.
@@ -208,10 +207,10 @@ func (l *Link) keep(each func(Event), e Event) {
 	l.mu.Lock()
 	switch e.Kind {
 	case Held:
-		l.table[e.ID] = entry{e.FD, e.Blob}
+		l.table[e.ID] = entry{e.FD, string(e.Blob)}
 	case Updated:
 		if have, ok := l.table[e.ID]; ok {
-			l.table[e.ID] = entry{have.fd, e.Blob}
+			l.table[e.ID] = entry{have.fd, string(e.Blob)}
 		}
 	case Dropped:
 		delete(l.table, e.ID)
@@ -258,7 +257,7 @@ func (l *Link) Command(args, env []string) {
 func (l *Link) Register(id uint64, fd int, blob []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	e := entry{fd, slices.Clone(blob)}
+	e := entry{fd, string(blob)}
 	l.table[id] = e
 	l.held.Store(int64(len(l.table)))
 	l.register(id, e)
@@ -276,7 +275,7 @@ func (l *Link) Update(id uint64, blob []byte) {
 	if !ok {
 		return
 	}
-	e.blob = slices.Clone(blob)
+	e.blob = string(blob)
 	l.table[id] = e
 	l.tell(append(message(msgUpdate, id), blob...))
 }
@@ -434,7 +433,7 @@ func (l *Link) again() {
 	step := func(ids []uint64) error {
 		for _, id := range ids {
 			e, ok := l.table[id]
-			if have, done := known[id]; !ok || done && have.fd == e.fd && bytes.Equal(have.blob, e.blob) {
+			if have, done := known[id]; !ok || done && have == e {
 				continue
 			}
 			known[id] = e
