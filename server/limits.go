@@ -35,7 +35,7 @@ func DefaultLimits() Limits {
 	return Limits{
 		Connections: 100_000, UnknownDevices: 50_000,
 		Login: 10 * time.Second, Frame: 10 * time.Second, Idle: 10 * time.Minute, Write: 10 * time.Second,
-		Accepts: 5000, NetworkAccepts: 2000, FailedLogins: 30_000, NetworkFailedLogins: 3000, AddressDevices: 25_000, DeviceLogins: 5, Frames: 200,
+		Accepts: 5000, NetworkAccepts: 2000, FailedLogins: 30_000, NetworkFailedLogins: 3000, AddressDevices: 25_000, DeviceLogins: 5, Frames: 100,
 	}
 }
 

@@ -12,7 +12,10 @@ type pace struct {
 
 const (
 	// surge is how many seconds' worth a connection may bring at once.
-	surge = 2
+	surge = 4
+	// memory is how much more than that is remembered of a device, microseconds:
+	// the longest that one waits for what others brought in its name.
+	memory = 1e6
 	// look is how much of a connection's input one batch takes: fifty frames or
 	// a hundred. A frame that is longer is seen whole (chunk).
 	look = 2 << 10
@@ -74,8 +77,8 @@ func (l *loop) arrives(s *Session, imei protocol.IMEI) {
 	if p.each == 0 {
 		return
 	}
-	most := l.now*1000 + p.burst
-	s.due = max(s.due, min(most, l.s.admission.owes(uint64(imei), most/1000)*1000))
+	now := l.now * 1000
+	s.due = max(s.due, min(now+p.burst+memory, l.s.admission.owes(uint64(imei), (now+p.burst)/1000)*1000))
 }
 
 // leaves notes what a device has brought ahead of its time.

@@ -70,7 +70,7 @@ func TestWhoBringsLittleComesFirst(t *testing.T) {
 // A device that connects again and again brings no more than one that stays.
 func TestASurgeIsGivenOnce(t *testing.T) {
 	t.Parallel()
-	const frames = 1000 // a second, and two seconds' worth at once
+	const frames = 1000 // a second, and four seconds' worth at once
 	s, addr := start(t, &memoryLog{}, func(c *Config) { c.Loops, c.Limits.Frames = 1, frames })
 	beat, answer := unhex(t, beatHex), answerTo(t, 0x13, 15)
 	bring := func(n, beats int) {

@@ -33,7 +33,7 @@ func Bare(ctx context.Context, dataDir string, stdout io.Writer) error {
 	var end atomic.Uint64
 	s, err := server.New(server.Config{
 		Generation: 1, Keeper: link, NewAppender: func() server.Appender { return &nowhere{end: &end} }, Directory: nobody{},
-		Decoder: &protocol.Decoder{}, Logger: zap.NewNop(), Registerer: prometheus.NewRegistry(),
+		Decoder: &protocol.Decoder{}, Limits: server.Limits{Frames: -1}, Logger: zap.NewNop(), Registerer: prometheus.NewRegistry(),
 	})
 	if err != nil {
 		return err

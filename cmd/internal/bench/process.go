@@ -179,7 +179,8 @@ func (b *bench) withKeeper(parent string) (*target, error) {
 	return t, b.until(5*time.Second, "the keeper listens", func() bool { _, err := os.Stat(socket); return err == nil })
 }
 
-// full starts gt06d as it is.
+// full starts gt06d as it is, but that no device is told to slow down: some
+// groups have few of them, that send as fast as they can.
 func (b *bench) full(dir string, args ...string) (*target, error) {
 	t := &target{dir: dir}
 	var err error
@@ -188,7 +189,11 @@ func (b *bench) full(dir string, args ...string) (*target, error) {
 			return nil, err
 		}
 	}
-	args = append([]string{"--data-dir", t.dir, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log-level", "error"}, args...)
+	unpaced := filepath.Join(b.dir, "unpaced.yaml")
+	if err := os.WriteFile(unpaced, []byte("limits: {frames: -1}\n"), 0o600); err != nil {
+		return nil, err
+	}
+	args = append([]string{"--config", unpaced, "--data-dir", t.dir, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log-level", "error"}, args...)
 	addr := ""
 	if _, err = t.spawn(exec.CommandContext(b.ctx, b.opt.Server, args...), func(s string) bool {
 		if a, ok := strings.CutPrefix(s, "devices "); ok {

@@ -170,7 +170,7 @@ func (b *bench) latency() error {
 	}
 	var ours, raw, alone, p50, p999 []float64
 	d := time.Duration(b.pick(8000, 1000)) * time.Millisecond
-	for range b.pick(3, 1) {
+	for range b.pick(7, 1) {
 		p99, err := b.fdatasync()
 		if err != nil {
 			return err

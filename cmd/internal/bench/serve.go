@@ -57,7 +57,7 @@ func (b *bench) start() error {
 			}
 			args = append(args, noDatabase...) // nothing is read while it is measured
 		}
-		for range b.pick(7, 3) {
+		for range b.pick(21, 3) {
 			begin := time.Now()
 			t, err := b.full(dir, args...)
 			if err != nil {

@@ -23,7 +23,7 @@ type Limits struct {
 	NetworkFailedLogins int `yaml:"network_failed_logins" help:"The same of one network; then it is refused."`
 	AddressDevices      int `yaml:"address_devices" help:"Devices that nobody has registered, an hour and address."`
 	DeviceLogins        int `yaml:"device_logins" help:"Logins a minute of one device; more are flagged as flapping."`
-	Frames              int `yaml:"frames" help:"Frames a second of one connection, two seconds' worth at once; more wait in the kernel."`
+	Frames              int `yaml:"frames" help:"Frames a second of one connection, four seconds' worth at once; more wait in the kernel."`
 }
 
 func defaultLimits() Limits {
