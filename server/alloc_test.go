@@ -45,7 +45,7 @@ func byHand(t *testing.T, limits Limits) (s *Server, addr string, turn func()) {
 	if err := l.listen(ln); err != nil {
 		t.Fatal(err)
 	}
-	events := make([]unix.EpollEvent, 16)
+	events := make([]unix.EpollEvent, 64)
 	return s, ln.Addr().String(), func() {
 		n, err := unix.EpollWait(l.ep, events, l.patience())
 		if err != nil && n < 0 {

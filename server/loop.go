@@ -285,26 +285,26 @@ func (l *loop) batch() {
 }
 
 // intake peeks every ready session and cuts, decodes and answers its frames in
-// memory. Sessions there is no room for wait for the next batch.
+// memory. Sessions there is no room for wait for the next batch; there is always
+// some for those who come behind others, for new connections are among them.
 func (l *loop) intake() {
 	w := &l.work
 	w.reset(l.s.cfg.Now())
 	behind := l.order()
-	most := full
+	records, sessions := full, len(w.states)-rest
+	in := l.ready[:0]
 	for i, s := range l.ready {
 		if i == behind {
-			most = min(full, len(w.records)+rest)
+			records, sessions = len(w.records)+rest, len(w.states)
 		}
-		if len(w.input)-w.used < chunk || len(w.records) >= most || i == len(w.states) {
-			for _, late := range l.ready[i:] {
-				l.leave(late)
-				l.later(late)
-			}
-			l.ready = l.ready[:i]
-			return
+		if len(w.input)-w.used < chunk || len(w.records) >= records || len(in) >= sessions {
+			l.leave(s)
+			l.later(s)
+			continue
 		}
-		s.batch = &w.states[i]
+		s.batch = &w.states[len(in)]
 		*s.batch = batchState{device: s.device, first: len(w.records)}
+		in = append(in, s)
 		if s.state.has(stateUnplaced) && !l.place(s) || len(s.unsent()) > 0 && !l.flush(s) {
 			continue
 		}
@@ -315,6 +315,8 @@ func (l *loop) intake() {
 			l.read(s)
 		}
 	}
+	clear(l.ready[len(in):])
+	l.ready = in
 }
 
 // read peeks one connection and adds its frames to the batch.

@@ -19,7 +19,7 @@ func TestWhoBringsLittleComesFirst(t *testing.T) {
 	served := func(n int) func() bool {
 		return func() bool { turn(); return s.count.in[0x13].Load() == uint64(n) }
 	}
-	const many, flood = 8, 2000
+	const many, flood = 8, 300
 	conns := make([]*net.TCPConn, 0, many+1)
 	frames := 0
 	for n := range many + 1 {
@@ -65,6 +65,41 @@ func TestWhoBringsLittleComesFirst(t *testing.T) {
 		}
 	}()
 	eventually(t, "all of it is served", served(frames+many*flood+1))
+}
+
+// A batch that is full of what known devices say has room for a new one.
+func TestNewOnesAreNotStarved(t *testing.T) {
+	s, addr, turn := byHand(t, Limits{})
+	l := s.loops[0]
+	beat := unhex(t, beatHex)
+	const many = full/(look/15) + 2 // a beat has 15 bytes
+	conns := make([]*net.TCPConn, many)
+	for n := range conns {
+		conns[n] = dial(t, addr)
+		write(t, conns[n], append(loginOf(n), beat...))
+	}
+	eventually(t, "all of them are known", func() bool { turn(); return s.count.in[0x13].Load() == many })
+	late := dial(t, addr)
+	eventually(t, "it is connected", func() bool { turn(); return s.count.open.Load() == many+1 })
+	for _, c := range conns {
+		write(t, c, bytes.Repeat(beat, look/len(beat)+1))
+	}
+	write(t, late, loginOf(many))
+	eventually(t, "all of it is in the kernel", func() bool {
+		for _, c := range l.slots[:many] {
+			if queued(c.fd) < look {
+				return false
+			}
+		}
+		return queued(l.slots[many].fd) > 0
+	})
+	turn()
+	if n := s.count.in[0x13].Load() - many; n < full {
+		t.Fatalf("%d frames are no full batch", n)
+	}
+	if n := s.count.in[0x01].Load(); n != many+1 {
+		t.Error("the new one is not in the batch")
+	}
 }
 
 // A device that connects again and again brings no more than one that stays.

@@ -250,7 +250,7 @@ func TestOddConnectionsAcrossAKill(t *testing.T) {
 			before: []step{send(junk())}, while: []step{send(junk()[:500_000])}, after: []step{send(junk()), send(beat(11, 1)), expect(answer(beat(11, 1)))},
 		},
 	}
-	d := newDaemon(t)
+	d := newDaemon(t, "--config", configFile(t, "limits: {frames: -1}\n")) // megabytes would take minutes
 	d.start()
 	conns := map[string]*net.TCPConn{}
 	each := func(part func(name string, c *net.TCPConn, n int)) {
