@@ -69,7 +69,10 @@ func TestImportOfHistory(t *testing.T) {
 	d.drained()
 	var plan, done control.History
 	run := func(out any, args ...string) (code int) {
-		text, _, code := d.ctl(append([]string{"import", "--json", "--mapping", mapping}, args...)...)
+		text, stderr, code := d.ctl(append([]string{"import", "--json", "--mapping", mapping}, args...)...)
+		if code != 0 {
+			t.Log(text, stderr)
+		}
 		if err := json.Unmarshal([]byte(text), out); code == 0 && err != nil {
 			t.Fatalf("%v: %s", err, text)
 		}
